@@ -1,0 +1,2 @@
+//! rutter.
+fn main() {}
