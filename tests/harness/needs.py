@@ -1,0 +1,165 @@
+"""What test parts need beyond the Rust toolchain, and how it is made.
+
+A need is a name. All needs of a run are prepared at once, each in a thread of its own; slow builds run
+beside cargo at low priority. A part waits for its needs only when its turn has come.
+"""
+import contextlib
+import os
+import pathlib
+import shutil
+import subprocess
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CACHE = pathlib.Path(os.environ.get("RUTTER_TEST_CACHE") or pathlib.Path.home() / ".cache" / "rutter-tests")
+
+ZIPKIN_VERSION = "3.6.1"
+CARGO_FUZZ_VERSION = "0.13.2"
+
+#: How often a waiting part says what it waits for.
+REPORT_EVERY_S = 20
+
+
+class Unmet(Exception):
+    """A need that could not be met; the text says why."""
+
+
+def program():
+    """The debug build of the program: what every part but the benchmark runs."""
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+    return target / "debug" / "rutter"
+
+
+class Preparations:
+    """Makes `names` in the background. Use as a context manager: leaving it ends what still runs."""
+
+    def __init__(self, names):
+        packages = sorted({package for name in names for package in PACKAGES.get(name, ())})
+        self.jobs = {}
+        if packages:
+            self.jobs["packages"] = Job("packages", lambda job: install(job, packages))
+        for name in sorted(names):
+            if name in MAKERS:
+                self.jobs[name] = Job(name, MAKERS[name], after=self.jobs.get("packages"))
+
+    def __enter__(self):
+        CACHE.mkdir(parents=True, exist_ok=True)
+        for job in self.jobs.values():
+            if job.name != "rutter":
+                job.start()
+        return self
+
+    def __exit__(self, *_):
+        for job in self.jobs.values():
+            job.end()
+
+    def environment(self, names):
+        """Waits for `names`; gives the environment variables that tell a part where they are."""
+        found = {"RUTTER_TEST_CACHE": str(CACHE)}
+        for name in names:
+            for job in (self.jobs.get("packages") if name in PACKAGES else None, self.jobs.get(name)):
+                if job:
+                    found.update(job.wait())
+        return found
+
+
+class Job:
+    """One preparation, its thread and its log."""
+
+    def __init__(self, name, make, after=None):
+        self.name, self.make, self.after = name, make, after
+        self.found, self.error, self.process, self.ended = {}, None, None, False
+        self.log = CACHE / "log" / f"{name}.log"
+        self.thread = None
+
+    def start(self):
+        if self.thread is None:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            self.log.write_text("")
+            self.thread = threading.Thread(target=self.work, daemon=True)
+            self.thread.start()
+
+    def work(self):
+        try:
+            if self.after:
+                self.after.wait(quiet=True)
+            self.found = self.make(self) or {}
+        except Unmet as error:
+            self.error = error
+        except Exception as error:  # a defect of the preparation must fail the part, not vanish with the thread
+            self.error = Unmet(f"{self.name}: {type(error).__name__}: {error}")
+
+    def wait(self, quiet=False):
+        self.start()
+        began = time.monotonic()
+        while self.thread.is_alive():
+            self.thread.join(REPORT_EVERY_S)
+            if self.thread.is_alive() and not quiet:
+                print(f"    waiting for {self.name} ({time.monotonic() - began:.0f} s): {last_line(self.log)}", flush=True)
+        if self.error:
+            raise self.error
+        return self.found
+
+    def run(self, why, command, nice=0, **kwargs):
+        """Runs a command of the preparation, its output in the log; raises `Unmet` when it fails."""
+        print(f"    [{self.name}] {why}", flush=True)
+        if self.ended:
+            raise Unmet(f"{self.name}: ended")
+        with open(self.log, "ab") as log:
+            log.write(f"$ {' '.join(map(str, command))}\n".encode())
+            log.flush()
+            try:
+                prefix = ["nice", "-n", str(nice)] if nice else []
+                self.process = subprocess.Popen([*prefix, *map(str, command)], cwd=kwargs.pop("cwd", ROOT), stdin=subprocess.DEVNULL,
+                                                stdout=log, stderr=subprocess.STDOUT, start_new_session=True, **kwargs)
+            except OSError as error:
+                raise Unmet(f"{self.name}: {command[0]}: {error.strerror}") from error
+        if self.process.wait() != 0:
+            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+            raise Unmet(f"{self.name}: {' '.join(map(str, command[:3]))} … exited with {self.process.returncode}; end of {self.log}:\n{tail}")
+
+    def end(self):
+        self.ended = True
+        if self.process and self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, 15)
+
+
+def last_line(path):
+    lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+    return next((line[-100:] for line in reversed(lines) if line.strip()), "no output yet")
+
+
+# ---------------------------------------------------------------- needs
+
+#: Debian packages by need.
+PACKAGES = {}
+
+
+def install(job, packages):
+    """Debian packages that are not there yet."""
+    if not shutil.which("dpkg-query"):
+        raise Unmet(f"install these by hand, this is no Debian: {' '.join(packages)}")
+    missing = [package for package in packages if not installed(package)]
+    if not missing:
+        return
+    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    options = ["-q", "-o", "DPkg::Lock::Timeout=300"]
+    job.run(f"apt-get update, for {' '.join(missing)}", [*as_root, "apt-get", *options, "update"], env=env)
+    job.run(f"installing {' '.join(missing)}", [*as_root, "apt-get", *options, "install", "-y", "--no-install-recommends", *missing], env=env)
+
+
+def installed(package):
+    shown = subprocess.run(["dpkg-query", "-W", "-f", "${Status}", package], capture_output=True, text=True)
+    return shown.stdout.startswith("install ok installed")
+
+
+def build_program(job):
+    """Not in the background: it would only wait for the lock that the part before it holds."""
+    job.run("building the program", ["cargo", "build", "--locked", "-p", "rutter"])
+    return {"RUTTER": str(program())}
+
+
+MAKERS = {"rutter": build_program}
