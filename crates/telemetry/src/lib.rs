@@ -1,1 +1,13 @@
-//! See the folder's Cargo.toml.
+//! How everything reports: one catalogue of error codes ([`code`]), the cells that data threads count in ([`cells`]), the
+//! tree of metrics read from them and its pages ([`metrics`]), trace contexts in headers ([`trace`]), finished spans and
+//! their way to a collector ([`span`]), the log ([`log`]).
+//!
+//! The rule of the house: a data thread writes plain cells of its own and pushes plain records into a bounded queue. Names,
+//! labels, text and sockets belong to the control runtime, when somebody looks. Not here: what a dtab, a router or a
+//! namer is; they are only names in a [`metrics::Scope`].
+
+pub mod cells;
+pub mod code;
+pub mod metrics;
+pub mod span;
+pub mod trace;

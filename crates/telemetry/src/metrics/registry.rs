@@ -1,0 +1,340 @@
+//! Who has metrics, and the once-a-minute summaries of stats.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Scope;
+use super::collect::{Collector, Item, Name, Source, Unit, Value, Wanted};
+use crate::cells::Histo;
+
+/// As Linkerd's `histogramSnapshotInterval`.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// So many services, and so many clients, of one router have labels of their own; further ones are added up under [`OTHER`].
+const LABEL_LIMIT: usize = 2_000;
+
+/// The label value of services and clients beyond the limit.
+pub(super) const OTHER: &str = "__other__";
+
+/// How a [`Registry`] behaves.
+#[derive(Debug, Clone)]
+pub struct RegistryConfig {
+    /// How often stats are summarised; Linkerd's minute.
+    pub summary_interval: Duration,
+    /// How many services, and how many clients, of a router have labels of their own.
+    pub label_limit: usize,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self {
+            summary_interval: SUMMARY_INTERVAL,
+            label_limit: LABEL_LIMIT,
+        }
+    }
+}
+
+/// All metrics of a process; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Registry(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    config: RegistryConfig,
+    /// What came and went since the last look. Data threads touch nothing but this, for the time of one push.
+    news: Mutex<Vec<News>>,
+    next: AtomicU64,
+    state: Mutex<State>,
+}
+
+enum News {
+    Come(u64, Scope, Arc<dyn Source>),
+    Gone(u64),
+}
+
+/// Keeps a source registered. When the last one of a scope is dropped the scope disappears from all pages; as long as others
+/// report under it, what the dropped one had counted stays in the sums, so that no counter goes backwards.
+#[derive(Debug)]
+pub struct Registration {
+    id: u64,
+    registry: std::sync::Weak<Shared>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Registry")
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Registry")
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if let Some(shared) = self.registry.upgrade() {
+            lock(&shared.news).push(News::Gone(self.id));
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    scopes: BTreeMap<Scope, Place>,
+    of: HashMap<u64, Scope>,
+    /// The services and clients with labels of their own, by the node before them.
+    labels: HashMap<Scope, HashSet<Box<str>>>,
+    folded: u64,
+}
+
+/// What is known about a scope.
+#[derive(Default)]
+struct Place {
+    sources: Vec<(u64, Arc<dyn Source>)>,
+    /// The last values of sources that have gone while others remain.
+    gone: Vec<Item>,
+    stats: Vec<Stat>,
+}
+
+/// A stat between two summaries.
+struct Stat {
+    name: Box<str>,
+    unit: Unit,
+    /// All values up to the last summary.
+    upto: Histo,
+    /// Those of the minute before it; none before the first.
+    window: Option<Histo>,
+}
+
+/// The metrics of one scope at one moment.
+pub(super) struct Reading {
+    pub(super) scope: Scope,
+    pub(super) items: Vec<Item>,
+    /// Summaries of the last minute.
+    pub(super) stats: Vec<(Box<str>, Unit, Histo)>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Registry {
+    /// An empty registry with Linkerd's habits.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty registry with others.
+    pub fn with(config: RegistryConfig) -> Self {
+        Self(Arc::new(Shared {
+            config,
+            ..Shared::default()
+        }))
+    }
+
+    /// Reports `source` under `scope` for as long as the registration lives. Several sources may share a scope; they are added up.
+    ///
+    /// May be called on a data thread, as may dropping the registration: neither waits for a scrape.
+    pub fn register(&self, scope: Scope, source: Arc<dyn Source>) -> Registration {
+        let id = self.0.next.fetch_add(1, Relaxed);
+        lock(&self.0.news).push(News::Come(id, scope, source));
+        Registration {
+            id,
+            registry: Arc::downgrade(&self.0),
+        }
+    }
+
+    /// Summarises stats at every interval, forever. To be spawned once on the control runtime.
+    pub async fn summarise_forever(self) {
+        let interval = self.0.config.summary_interval.max(Duration::from_millis(1));
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            self.summarise();
+        }
+    }
+
+    /// Ends the current minute of all stats: from now on pages show what came in it.
+    pub fn summarise(&self) {
+        let mut state = self.settled();
+        let wanted = Wanted {
+            stats: true,
+            ..Wanted::default()
+        };
+        for place in state.scopes.values_mut() {
+            let items = place.read(wanted);
+            place.summarise(items);
+        }
+    }
+
+    /// The number of services and clients beyond the limit of labels, which are added up as `__other__`.
+    pub(super) fn folded(&self) -> u64 {
+        lock(&self.0.state).folded
+    }
+
+    /// Reads every source.
+    pub(super) fn read(&self, wanted: Wanted) -> Vec<Reading> {
+        let state = self.settled();
+        let read = |(scope, place): (&Scope, &Place)| Reading {
+            scope: scope.clone(),
+            items: place.read(wanted),
+            stats: place.summaries(),
+        };
+        state.scopes.iter().map(read).collect()
+    }
+
+    /// The state with all news taken in.
+    fn settled(&self) -> MutexGuard<'_, State> {
+        let mut state = lock(&self.0.state);
+        let news = std::mem::take(&mut *lock(&self.0.news));
+        for news in news {
+            match news {
+                News::Come(id, scope, source) => {
+                    state.come(id, scope, source, self.0.config.label_limit);
+                }
+                News::Gone(id) => state.gone(id),
+            }
+        }
+        state
+    }
+}
+
+impl State {
+    fn come(&mut self, id: u64, scope: Scope, source: Arc<dyn Source>, limit: usize) {
+        let scope = self.within_limit(scope, limit);
+        self.of.insert(id, scope.clone());
+        let place = self.scopes.entry(scope).or_default();
+        place.sources.push((id, source));
+    }
+
+    fn gone(&mut self, id: u64) {
+        let Some(scope) = self.of.remove(&id) else {
+            return;
+        };
+        let Some(place) = self.scopes.get_mut(&scope) else {
+            return;
+        };
+        place.leave(id);
+        if place.sources.is_empty() {
+            self.scopes.remove(&scope);
+            self.forget_labels(&scope);
+        }
+    }
+
+    /// The scope itself, or with `__other__` for a service or client beyond the limit.
+    fn within_limit(&mut self, scope: Scope, limit: usize) -> Scope {
+        let nodes = scope.nodes();
+        let mut out: Vec<Box<str>> = Vec::with_capacity(nodes.len());
+        let mut changed = false;
+        for node in nodes {
+            let is_label = matches!(out.last().map(AsRef::as_ref), Some("service" | "client"))
+                && out.len() >= 3
+                && *out[0] == *"rt";
+            let mut node = node.clone();
+            if is_label {
+                let kind = out.last().cloned().unwrap_or_default();
+                let family = Scope(Arc::from([out[0].clone(), out[1].clone(), kind]));
+                let known = self.labels.entry(family).or_default();
+                if !known.contains(&node) {
+                    if known.len() >= limit {
+                        self.folded += 1;
+                        (node, changed) = (OTHER.into(), true);
+                    } else {
+                        known.insert(node.clone());
+                    }
+                }
+            }
+            out.push(node);
+        }
+        if changed { Scope(out.into()) } else { scope }
+    }
+
+    /// Gives a label's place back when its own scope has gone.
+    fn forget_labels(&mut self, scope: &Scope) {
+        if let [rt, label, kind, value] = scope.nodes() {
+            let family = Scope(Arc::from([rt.clone(), label.clone(), kind.clone()]));
+            if let Some(known) = self.labels.get_mut(&family) {
+                known.remove(value);
+            }
+        }
+    }
+}
+
+impl Place {
+    /// All sources added up, with those that have gone.
+    fn read(&self, wanted: Wanted) -> Vec<Item> {
+        let mut items: Vec<Item> = Vec::new();
+        for (_, source) in &self.sources {
+            source.collect(&mut Collector::new(&mut items, wanted));
+        }
+        add_items(&mut items, &self.gone, wanted);
+        items
+    }
+
+    /// A source leaves; its counts stay if it was not the last.
+    fn leave(&mut self, id: u64) {
+        let Some(at) = self.sources.iter().position(|(have, _)| *have == id) else {
+            return;
+        };
+        let (_, source) = self.sources.swap_remove(at);
+        if self.sources.is_empty() {
+            return;
+        }
+        let mut last = Vec::new();
+        source.collect(&mut Collector::new(&mut last, Wanted::ALL));
+        last.retain(|item| !matches!(item.value, Value::Gauge(_)));
+        add_items(&mut self.gone, &last, Wanted::ALL);
+    }
+
+    fn summarise(&mut self, items: Vec<Item>) {
+        for item in items {
+            let (Name::Linkerd(name), Value::Stat(unit, now)) = (item.name, item.value) else {
+                continue;
+            };
+            match self.stats.iter_mut().find(|stat| stat.name == name) {
+                Some(stat) => {
+                    stat.window = Some(now.since(&stat.upto));
+                    stat.upto = now;
+                }
+                None => self.stats.push(Stat {
+                    name,
+                    unit,
+                    window: Some(now.clone()),
+                    upto: now,
+                }),
+            }
+        }
+    }
+
+    fn summaries(&self) -> Vec<(Box<str>, Unit, Histo)> {
+        let known = self.stats.iter();
+        let known = known.filter_map(|stat| Some((&stat.name, stat.unit, stat.window.as_ref()?)));
+        known
+            .map(|(name, unit, window)| (name.clone(), unit, window.clone()))
+            .collect()
+    }
+}
+
+/// Adds `more` to `items`, as far as wanted.
+fn add_items(items: &mut Vec<Item>, more: &[Item], wanted: Wanted) {
+    for item in more {
+        let wanted = match (&item.name, &item.value) {
+            (Name::Ours(..), _) => wanted.ours,
+            (_, Value::Stat(..)) => wanted.stats,
+            _ => wanted.linkerd,
+        };
+        if !wanted {
+            continue;
+        }
+        match items.iter_mut().find(|have| have.name == item.name) {
+            Some(have) => have.value.add(&item.value),
+            None => items.push(item.clone()),
+        }
+    }
+}
