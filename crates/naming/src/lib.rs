@@ -1,1 +1,21 @@
-//! See the folder's Cargo.toml.
+//! From a path to endpoints that change. [`names`] keeps what a router has bound (start reading there), [`interpreter`]
+//! binds one path under a dtab, [`bind`] is the evaluation itself, [`namer`] says what sources of names implement and
+//! [`endpoint`] what names end in, [`state`] holds values that change, [`delegation`] explains a name's way for people.
+//!
+//! Not here: the language of dtabs (`dtab`), what a request is (`router`), Kubernetes (`k8s`).
+
+pub mod bind;
+pub mod delegation;
+pub mod endpoint;
+pub mod interpreter;
+pub mod namer;
+pub mod names;
+pub mod state;
+
+pub use bind::BindError;
+pub use delegation::Delegation;
+pub use endpoint::{Addr, Addrs, Bound, Endpoint, Name, Target};
+pub use interpreter::Interpreter;
+pub use namer::{Activity, Namer, NamerError, Rebind, Transformer, each_leaf};
+pub use names::{Binding, Cause, Leaf, LeafTarget, Names, NamesConfig, NamesLimits, Outcome};
+pub use state::{Reads, Var};

@@ -1,0 +1,5 @@
+//! Delegation, explained.
+
+/// The way from a path to its leaves.
+#[derive(Clone, Debug)]
+pub struct Delegation {}
