@@ -1,0 +1,222 @@
+//! HTTP/1 as bytes: heads, framing, bodies. Bytes in, events out; no I/O, no async, and no allocation per request
+//! once the buffers of a [`RequestHead`] or [`ResponseHead`] have grown.
+//!
+//! A head stays the bytes that came, with a small index of its lines beside it ([`Fields`]); what nobody touched is
+//! written out again in runs of the same bytes. A body is never taken apart: [`BodyScanner`] only finds its end.
+//!
+//! **Strict.** Whatever two implementations might read in two ways is refused, never repaired and passed on: a bare
+//! LF or CR, a folded line, a space before a colon, `Content-Length` beside `Transfer-Encoding`, two of either, a coding
+//! other than `chunked`, a signed or overflowing size. What is accepted, hyper reads in the same way (`tests.rs`), and
+//! the verdict depends on the bytes alone, never on the pieces in which they came.
+//!
+//! Sources: RFC 9110, RFC 9112; `smuggling.txt` lists what is refused, case by case.
+
+mod body;
+mod error;
+mod fields;
+mod framing;
+mod request;
+mod response;
+mod scan;
+mod target;
+#[cfg(test)]
+mod tests;
+
+pub use body::{BodyScanner, Scanned};
+pub use error::{BodyError, HeadError};
+pub use fields::{Fields, strip_hop_by_hop};
+pub use request::RequestHead;
+pub use response::ResponseHead;
+pub use target::{AbsoluteForm, TargetForm, absolute_form, valid_authority};
+
+/// How much of a head is taken before it is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The whole head with its empty line, in bytes. Linkerd 1's `maxHeadersKB` does not count the first line.
+    pub head: usize,
+    /// The first line without its CR LF, in bytes.
+    pub line: usize,
+    /// How many field lines.
+    pub fields: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: 64 * 1024,
+            // As Linkerd 1's maxInitialLineKB.
+            line: 4 * 1024,
+            fields: 200,
+        }
+    }
+}
+
+/// The version of a message. All others are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// `HTTP/1.0`
+    Http10,
+    /// `HTTP/1.1`
+    Http11,
+}
+
+impl Version {
+    /// As on the wire: `HTTP/1.1`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+        }
+    }
+
+    fn read(text: &[u8]) -> Option<Self> {
+        match text {
+            b"HTTP/1.0" => Some(Self::Http10),
+            b"HTTP/1.1" => Some(Self::Http11),
+            _ => None,
+        }
+    }
+}
+
+/// The methods that routing or framing asks for; [`RequestHead::method`] has the bytes of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Options,
+    Trace,
+    Connect,
+    Patch,
+    /// Any other token.
+    Other,
+}
+
+impl Method {
+    /// Reads a method; methods are case-sensitive, so that `get` is [`Method::Other`].
+    #[must_use]
+    pub fn read(name: &[u8]) -> Self {
+        match name {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"OPTIONS" => Self::Options,
+            b"TRACE" => Self::Trace,
+            b"CONNECT" => Self::Connect,
+            b"PATCH" => Self::Patch,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Where a message's body ends (RFC 9112 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    None,
+    /// As many bytes, as `Content-Length` says; may be 0.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+    /// At the end of the connection; responses only.
+    UntilClose,
+}
+
+/// What became of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parsed {
+    /// Its end has not come yet: call again with the same bytes and more.
+    Partial,
+    /// The head is whole.
+    Complete {
+        /// Its length with the empty line; the body begins there.
+        consumed: usize,
+    },
+}
+
+/// Writes a whole response of the router's own, with its `Content-Length`.
+///
+/// Header values are made safe for a line: a control character becomes a space.
+pub fn write_response(
+    out: &mut Vec<u8>,
+    version: Version,
+    status: u16,
+    reason: &str,
+    headers: &[(&str, &[u8])],
+    body: &[u8],
+) {
+    let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    write_response_head(out, version, status, reason, headers, Some(length));
+    if !framing::bodiless(status) {
+        out.extend_from_slice(body);
+    }
+}
+
+/// Writes the head alone, as the answer to HEAD is: `length` is that of the body that GET would have got, `None` when
+/// the body's end is told otherwise (by `headers`, or by closing the connection). 1xx and 204 never get a length.
+pub fn write_response_head(
+    out: &mut Vec<u8>,
+    version: Version,
+    status: u16,
+    reason: &str,
+    headers: &[(&str, &[u8])],
+    length: Option<u64>,
+) {
+    out.extend_from_slice(version.as_str().as_bytes());
+    out.push(b' ');
+    push_number(out, u64::from(status));
+    out.push(b' ');
+    scan::push_value(out, reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in headers {
+        fields::push_line(out, name.as_bytes(), value);
+    }
+    if let Some(length) = length.filter(|_| status >= 200 && status != 204) {
+        out.extend_from_slice(b"Content-Length: ");
+        push_number(out, length);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes `data` as one chunk; nothing when it is empty, for an empty chunk would end the body.
+pub fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
+    if data.is_empty() {
+        return;
+    }
+    write_chunk_size(out, data.len());
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the line before a chunk of `size` bytes, for those who write the bytes and the CR LF after them on their own.
+pub fn write_chunk_size(out: &mut Vec<u8>, size: usize) {
+    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[(size >> (place * 4)) & 15]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The end of a chunked body without trailers.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+fn push_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}

@@ -1,0 +1,384 @@
+//! The lines of a head: read, removed, replaced and added on an index beside the bytes.
+
+use std::ops::Range;
+
+use super::HeadError;
+use super::scan::{self, is_token, token_run, trim};
+
+/// The fields of a head, in their order. Names are compared without regard to case and written as they came.
+#[derive(Debug, Default)]
+pub struct Fields {
+    /// The head as it came, without its empty line; after it the lines that were added or changed.
+    pub(super) bytes: Vec<u8>,
+    /// The end of the start line with its CR LF, where the first field begins.
+    pub(super) start: usize,
+    index: Vec<Entry>,
+}
+
+/// Where a line lies in `Fields::bytes`.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    start: u32,
+    name_end: u32,
+    value: u32,
+    value_end: u32,
+    /// After the CR LF.
+    end: u32,
+    live: bool,
+}
+
+impl Entry {
+    fn name(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start as usize..self.name_end as usize]
+    }
+
+    fn value(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.value as usize..self.value_end as usize]
+    }
+
+    fn is(self, bytes: &[u8], name: &[u8]) -> bool {
+        self.live
+            && (self.name_end - self.start) as usize == name.len()
+            && self.name(bytes).eq_ignore_ascii_case(name)
+    }
+
+    /// Reads the line of a field at `start..end`, which is without its CR LF.
+    fn read(bytes: &[u8], start: usize, end: usize) -> Result<Self, &'static str> {
+        let line = &bytes[start..end];
+        let name = token_run(line);
+        match line.get(name) {
+            Some(b':') if name > 0 => {}
+            Some(b':') => return Err("a field without a name"),
+            Some(b' ' | b'\t') if name == 0 => return Err("a folded line"),
+            Some(b' ' | b'\t') => return Err("a space in or after a field's name"),
+            Some(_) => return Err("a character that no field's name may have"),
+            None => return Err("a line that is no field: it has no colon"),
+        }
+        let after = &line[name + 1..];
+        let value = trim(after);
+        let lead = if value.is_empty() {
+            0
+        } else {
+            after
+                .iter()
+                .take_while(|byte| matches!(byte, b' ' | b'\t'))
+                .count()
+        };
+        let value_start = start + name + 1 + lead;
+        Ok(Self {
+            start: place(start),
+            name_end: place(start + name),
+            value: place(value_start),
+            value_end: place(value_start + value.len()),
+            end: place(end + 2),
+            live: true,
+        })
+    }
+}
+
+/// A head never comes near four gigabytes: its limit is clamped, and what is added is short.
+fn place(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+impl Fields {
+    /// The value of the first field of this name, without the spaces around it.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.values(name).next()
+    }
+
+    /// The values of all fields of this name, in their order.
+    pub fn values<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        self.index
+            .iter()
+            .filter(|entry| entry.is(&self.bytes, name.as_bytes()))
+            .map(|entry| entry.value(&self.bytes))
+    }
+
+    /// How many fields have this name.
+    #[must_use]
+    pub fn count(&self, name: &str) -> usize {
+        self.values(name).count()
+    }
+
+    /// Whether a field of this name lists `token`, as `Connection` lists `close`; case does not matter.
+    #[must_use]
+    pub fn contains_token(&self, name: &str, token: &str) -> bool {
+        self.values(name)
+            .flat_map(tokens)
+            .any(|listed| listed.eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// All fields, in the order in which they are written.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.index
+            .iter()
+            .filter(|entry| entry.live)
+            .map(|entry| (entry.name(&self.bytes), entry.value(&self.bytes)))
+    }
+
+    /// How many fields there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.iter().filter(|entry| entry.live).count()
+    }
+
+    /// Whether there is no field.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Removes all fields of this name; how many there were.
+    pub fn remove(&mut self, name: &str) -> usize {
+        self.remove_where(|found| found.eq_ignore_ascii_case(name.as_bytes()))
+    }
+
+    /// Removes the fields whose name, spelled as it came, `is_unwanted`; how many there were.
+    pub fn remove_where(&mut self, mut is_unwanted: impl FnMut(&[u8]) -> bool) -> usize {
+        let mut removed = 0;
+        for entry in self.index.iter_mut().filter(|entry| entry.live) {
+            if is_unwanted(entry.name(&self.bytes)) {
+                entry.live = false;
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// Adds a field after all others. A control character in `value` is written as a space.
+    ///
+    /// # Panics
+    /// In debug builds, when `name` is no token; otherwise nothing is added then.
+    pub fn append(&mut self, name: &[u8], value: &[u8]) {
+        if let Some(entry) = self.push(name, value) {
+            self.index.push(entry);
+        }
+    }
+
+    /// Adds lines that were made before, `name: value` with CR LF at the end of each, in one piece.
+    ///
+    /// # Panics
+    /// In debug builds, when a line is no field; otherwise nothing of the block is added then.
+    pub fn append_block(&mut self, block: &[u8]) {
+        let (start, known) = (self.bytes.len(), self.index.len());
+        self.bytes.extend_from_slice(block);
+        let mut at = start;
+        while at < self.bytes.len() {
+            let line = self.bytes[at..]
+                .iter()
+                .position(|byte| !scan::is_value(*byte))
+                .map(|n| at + n);
+            let read = line
+                .filter(|end| self.bytes[*end..].starts_with(b"\r\n"))
+                .and_then(|end| Some((end, Entry::read(&self.bytes, at, end).ok()?)));
+            debug_assert!(read.is_some(), "lines of fields: {}", block.escape_ascii());
+            let Some((end, entry)) = read else {
+                self.bytes.truncate(start);
+                self.index.truncate(known);
+                return;
+            };
+            self.index.push(entry);
+            at = end + 2;
+        }
+    }
+
+    /// Gives the first field of this name another value, where it stands and as it is spelled, and removes its other
+    /// copies; adds it after all others when there is none. Otherwise as [`Fields::append`].
+    pub fn set(&mut self, name: &str, value: &[u8]) {
+        let found = self
+            .index
+            .iter()
+            .position(|entry| entry.is(&self.bytes, name.as_bytes()));
+        let Some(found) = found else {
+            return self.append(name.as_bytes(), value);
+        };
+        let start = self.copy_name(found);
+        self.index[found] = self.finish(start, value);
+        self.keep_first(found, name);
+    }
+
+    /// As [`Fields::set`], with a value that lies in these bytes already.
+    pub(super) fn set_from_within(&mut self, name: &str, value: Range<usize>) {
+        let found = self
+            .index
+            .iter()
+            .position(|entry| entry.is(&self.bytes, name.as_bytes()));
+        let found = found.unwrap_or_else(|| {
+            self.append(name.as_bytes(), b"");
+            self.index.len() - 1
+        });
+        let start = self.copy_name(found);
+        let name_end = self.bytes.len();
+        self.bytes.extend_from_slice(b": ");
+        self.bytes.extend_from_within(value);
+        self.index[found] = self.end_line(start, name_end);
+        self.keep_first(found, name);
+    }
+
+    fn copy_name(&mut self, found: usize) -> usize {
+        let (old, start) = (self.index[found], self.bytes.len());
+        self.bytes
+            .extend_from_within(old.start as usize..old.name_end as usize);
+        start
+    }
+
+    fn keep_first(&mut self, first: usize, name: &str) {
+        for entry in &mut self.index[first + 1..] {
+            if entry.is(&self.bytes, name.as_bytes()) {
+                entry.live = false;
+            }
+        }
+    }
+
+    /// Writes the fields and the empty line: those that came in their order, case and spelling, then the added ones.
+    pub(super) fn write(&self, out: &mut Vec<u8>, from: usize) {
+        let mut run = from..self.start;
+        for entry in self.index.iter().filter(|entry| entry.live) {
+            let (start, end) = (entry.start as usize, entry.end as usize);
+            if start != run.end {
+                out.extend_from_slice(&self.bytes[run]);
+                run = start..end;
+            } else {
+                run.end = end;
+            }
+        }
+        out.extend_from_slice(&self.bytes[run]);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn push(&mut self, name: &[u8], value: &[u8]) -> Option<Entry> {
+        let is_name = !name.is_empty() && token_run(name) == name.len();
+        debug_assert!(is_name, "the name of a field: {}", name.escape_ascii());
+        if !is_name {
+            return None;
+        }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name);
+        Some(self.finish(start, value))
+    }
+
+    /// The name is there, from `start`; adds the rest of the line.
+    fn finish(&mut self, start: usize, value: &[u8]) -> Entry {
+        let name_end = self.bytes.len();
+        self.bytes.extend_from_slice(b": ");
+        scan::push_value(&mut self.bytes, trim(value));
+        self.end_line(start, name_end)
+    }
+
+    fn end_line(&mut self, start: usize, name_end: usize) -> Entry {
+        let value_end = self.bytes.len();
+        self.bytes.extend_from_slice(b"\r\n");
+        Entry {
+            start: place(start),
+            name_end: place(name_end),
+            value: place(name_end + 2),
+            value_end: place(value_end),
+            end: place(self.bytes.len()),
+            live: true,
+        }
+    }
+
+    /// Forgets everything, keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.index.clear();
+        self.start = 0;
+    }
+
+    /// Takes in a line while the head is scanned; its bytes follow with [`Fields::adopt`].
+    pub(super) fn index_line(
+        &mut self,
+        buf: &[u8],
+        (number, start, end): (usize, usize, usize),
+        limit: usize,
+    ) -> Result<(), HeadError> {
+        if self.index.len() >= limit {
+            return Err(HeadError::TooManyFields { limit });
+        }
+        let entry = Entry::read(buf, start, end)
+            .map_err(|what| HeadError::malformed(what, number, &buf[start..end]))?;
+        self.index.push(entry);
+        Ok(())
+    }
+
+    /// Takes in the bytes of `buf` up to `end`, as far as they are not here yet.
+    pub(super) fn adopt(&mut self, buf: &[u8], end: usize) {
+        let new = buf.get(self.bytes.len()..end).unwrap_or_default();
+        self.bytes.extend_from_slice(new);
+    }
+}
+
+/// The entries of a comma-separated list, without empty ones.
+pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|byte| *byte == b',')
+        .map(trim)
+        .filter(|token| !token.is_empty())
+}
+
+/// Appends one line. A name that is none is left out.
+pub(super) fn push_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    debug_assert!(
+        name.iter().all(|byte| is_token(*byte)),
+        "{}",
+        name.escape_ascii()
+    );
+    if name.is_empty() || token_run(name) != name.len() {
+        return;
+    }
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    scan::push_value(out, value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Removes what concerns this connection alone, as Linkerd 1 does: `Connection` and the fields that it lists, `TE`,
+/// `Trailer`, `Upgrade`, `Proxy-Authenticate` and `Proxy-Authorization`; `Keep-Alive` and `Proxy-Connection` only when
+/// listed.
+///
+/// The lines of the framing stay, for the body stays as it is framed. What says where a message goes, ends or has been
+/// cannot be removed by listing it: `Host`, `Content-Length`, `Transfer-Encoding`, `Via`. To be called before fields are
+/// added, so that a client's list can't name those.
+pub fn strip_hop_by_hop(fields: &mut Fields) {
+    let Fields { bytes, index, .. } = fields;
+    for at in 0..index.len() {
+        let connection = index[at];
+        if !connection.is(bytes, b"connection") {
+            continue;
+        }
+        for listed in tokens(connection.value(bytes)).filter(|listed| !is_kept(listed)) {
+            for entry in index.iter_mut() {
+                if entry.is(bytes, listed) && !entry.is(bytes, b"connection") {
+                    entry.live = false;
+                }
+            }
+        }
+    }
+    fields.remove_where(is_hop_by_hop);
+}
+
+fn is_kept(name: &[u8]) -> bool {
+    [
+        &b"host"[..],
+        b"content-length",
+        b"transfer-encoding",
+        b"via",
+    ]
+    .iter()
+    .any(|kept| name.eq_ignore_ascii_case(kept))
+}
+
+fn is_hop_by_hop(name: &[u8]) -> bool {
+    let known: &[u8] = match name.len() {
+        2 => b"te",
+        7 if name[0] | 0x20 == b't' => b"trailer",
+        7 => b"upgrade",
+        10 => b"connection",
+        18 => b"proxy-authenticate",
+        19 => b"proxy-authorization",
+        _ => return false,
+    };
+    name.eq_ignore_ascii_case(known)
+}

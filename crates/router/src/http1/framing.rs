@@ -1,0 +1,140 @@
+//! The fields that say how long a message is and whether the connection stays: the rules of RFC 9112 6 and 9.3, without
+//! the repairs that it allows.
+
+use super::fields::tokens;
+use super::{Fields, HeadError, Version};
+
+/// More names in `Connection` than anybody lists, and few enough to compare each with each field.
+const CONNECTION_OPTIONS: usize = 32;
+
+/// What the fields of a head say about its framing, its connection and its host.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Wire {
+    pub(super) length: Option<u64>,
+    pub(super) chunked: bool,
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+    pub(super) expects_continue: bool,
+}
+
+impl Wire {
+    /// Reads and judges the fields.
+    pub(super) fn read(
+        fields: &Fields,
+        version: Version,
+        is_request: bool,
+    ) -> Result<Self, HeadError> {
+        let mut wire = Self::default();
+        let (mut hosts, mut options) = (0, 0);
+        for (name, value) in fields.iter() {
+            match name.len() {
+                4 if is_request && name.eq_ignore_ascii_case(b"host") => {
+                    hosts += 1;
+                    if hosts > 1 {
+                        return Err(HeadError::ambiguous("more than one Host", value));
+                    }
+                }
+                6 if is_request && name.eq_ignore_ascii_case(b"expect") => {
+                    wire.expects_continue |=
+                        tokens(value).any(|token| token.eq_ignore_ascii_case(b"100-continue"));
+                }
+                10 if name.eq_ignore_ascii_case(b"connection") => {
+                    for token in tokens(value) {
+                        options += 1;
+                        if options > CONNECTION_OPTIONS {
+                            return Err(HeadError::ambiguous(
+                                "more than 32 names in Connection",
+                                value,
+                            ));
+                        }
+                        wire.close |= token.eq_ignore_ascii_case(b"close");
+                        wire.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                    }
+                }
+                14 => wire.content_length(name, value)?,
+                17 => wire.transfer_encoding(name, value, version)?,
+                _ => {}
+            }
+        }
+        if wire.chunked && wire.length.is_some() {
+            return Err(HeadError::ambiguous(
+                "both Content-Length and Transfer-Encoding",
+                b"",
+            ));
+        }
+        Ok(wire)
+    }
+
+    fn content_length(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
+        if name.eq_ignore_ascii_case(b"content_length") {
+            return Err(HeadError::ambiguous(
+                "a name that CGI reads as Content-Length",
+                name,
+            ));
+        }
+        if !name.eq_ignore_ascii_case(b"content-length") {
+            return Ok(());
+        }
+        // Equal copies, too: they show that something on the way is broken, and a list `5, 5` is read in many ways.
+        if self.length.is_some() {
+            return Err(HeadError::ambiguous("more than one Content-Length", value));
+        }
+        let refused = HeadError::ambiguous(
+            "a Content-Length that is not just digits, or not below 2^63",
+            value,
+        );
+        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+            return Err(refused);
+        }
+        let length = value.iter().try_fold(0u64, |sum, digit| {
+            let sum = sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+            (sum <= i64::MAX as u64).then_some(sum)
+        });
+        self.length = Some(length.ok_or(refused)?);
+        Ok(())
+    }
+
+    fn transfer_encoding(
+        &mut self,
+        name: &[u8],
+        value: &[u8],
+        version: Version,
+    ) -> Result<(), HeadError> {
+        if name.eq_ignore_ascii_case(b"transfer_encoding") {
+            return Err(HeadError::ambiguous(
+                "a name that CGI reads as Transfer-Encoding",
+                name,
+            ));
+        }
+        if !name.eq_ignore_ascii_case(b"transfer-encoding") {
+            return Ok(());
+        }
+        if self.chunked {
+            return Err(HeadError::ambiguous(
+                "more than one Transfer-Encoding",
+                value,
+            ));
+        }
+        if version == Version::Http10 {
+            return Err(HeadError::ambiguous("Transfer-Encoding in HTTP/1.0", value));
+        }
+        if !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(HeadError::ambiguous(
+                "a Transfer-Encoding other than `chunked`",
+                value,
+            ));
+        }
+        self.chunked = true;
+        Ok(())
+    }
+
+    /// Whether the sender means to use the connection again.
+    pub(super) fn stays(&self, version: Version) -> bool {
+        !self.close && (version == Version::Http11 || self.keep_alive)
+    }
+}
+
+/// Whether a response of this status never has a body.
+pub(super) fn bodiless(status: u16) -> bool {
+    matches!(status, 100..=199 | 204 | 304)
+}

@@ -1,0 +1,175 @@
+//! Finds the lines of a head, once over each byte, and knows which bytes may stand where.
+
+use super::{HeadError, Limits};
+
+/// How far a head was read, so that more bytes are looked at and no byte twice.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    at: usize,
+    line_start: usize,
+    lines: usize,
+}
+
+/// What a scan came to.
+pub(super) enum Step {
+    /// More bytes are needed.
+    Partial,
+    /// A line without its CR LF: number from 1, begin and end.
+    Line(usize, usize, usize),
+    /// The empty line; the head's length with it.
+    End(usize),
+}
+
+impl Scan {
+    /// Whether `buf` cannot be what was scanned before with more bytes after it.
+    pub(super) fn is_stale(&self, buf: &[u8]) -> bool {
+        buf.len() < self.at
+    }
+
+    /// Where the last line that was found ends.
+    pub(super) fn lines_end(&self) -> usize {
+        self.line_start
+    }
+
+    /// The next line of the head that `buf` begins with. Refuses control characters, a bare CR and a bare LF as soon as
+    /// they are seen, and a head over its limits.
+    pub(super) fn next(&mut self, buf: &[u8], limits: &Limits) -> Result<Step, HeadError> {
+        let first = self.lines == 0;
+        let limit = if first {
+            limits.head.min(limits.line.saturating_add(2))
+        } else {
+            limits.head
+        };
+        let seen = &buf[..buf.len().min(limit)];
+        loop {
+            self.at += plain_run(&seen[self.at.min(seen.len())..]);
+            match seen.get(self.at) {
+                None if seen.len() < limit => return Ok(Step::Partial),
+                None if first && limit < limits.head => {
+                    return Err(HeadError::LineTooLong { limit: limits.line });
+                }
+                None => return Err(HeadError::HeadTooLong { limit: limits.head }),
+                Some(b'\t') => self.at += 1,
+                Some(b'\r') => match seen.get(self.at + 1) {
+                    // The CR is looked at again when there is something behind it.
+                    None if seen.len() < limit => return Ok(Step::Partial),
+                    Some(b'\n') => return Ok(self.line()),
+                    None if first && limit < limits.head => {
+                        return Err(HeadError::LineTooLong { limit: limits.line });
+                    }
+                    None => return Err(HeadError::HeadTooLong { limit: limits.head }),
+                    Some(_) => return Err(self.refuse("a CR without LF", seen)),
+                },
+                Some(b'\n') => return Err(self.refuse("a LF without CR", seen)),
+                Some(0x16) if self.at == 0 => {
+                    return Err(self.refuse("TLS, where plain HTTP is spoken", &[]));
+                }
+                Some(_) => return Err(self.refuse("a control character", seen)),
+            }
+        }
+    }
+
+    fn line(&mut self) -> Step {
+        let (start, end) = (self.line_start, self.at);
+        self.at += 2;
+        self.line_start = self.at;
+        self.lines += 1;
+        if start == end && self.lines > 1 {
+            return Step::End(self.at);
+        }
+        Step::Line(self.lines, start, end)
+    }
+
+    fn refuse(&self, what: &'static str, seen: &[u8]) -> HeadError {
+        let found = seen.get(self.line_start..=self.at).unwrap_or_default();
+        HeadError::malformed(what, self.lines + 1, found)
+    }
+}
+
+/// How many bytes at the front are neither control characters nor DEL. Eight at a time: most bytes of a head are.
+fn plain_run(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let mut at = 0;
+    let (words, _) = bytes.as_chunks::<8>();
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        let del = word ^ (ONES * 0x7f);
+        // The lowest flagged byte is exact; higher ones may be flagged by its borrow.
+        let flags =
+            ((word.wrapping_sub(ONES * 0x20) & !word) | (del.wrapping_sub(ONES) & !del)) & HIGH;
+        if flags != 0 {
+            return at + (flags.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    at + bytes[at..]
+        .iter()
+        .take_while(|byte| is_plain(**byte))
+        .count()
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte >= 0x20 && byte != 0x7f
+}
+
+/// Whether a value may have this byte: visible ASCII, space, tab, and all above 0x7f.
+pub(super) fn is_value(byte: u8) -> bool {
+    is_plain(byte) || byte == b'\t'
+}
+
+/// Whether a name or method may have this byte (`tchar` in RFC 9110 5.6.2).
+pub(super) fn is_token(byte: u8) -> bool {
+    TOKEN[usize::from(byte)]
+}
+
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        byte += 1;
+    }
+    table
+};
+
+/// How many bytes at the front are of a token.
+pub(super) fn token_run(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|byte| is_token(**byte)).count()
+}
+
+/// Without the spaces and tabs around it.
+pub(super) fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// Appends a value that one of ours made; what would break its line becomes a space.
+pub(super) fn push_value(out: &mut Vec<u8>, value: &[u8]) {
+    let start = out.len();
+    out.extend_from_slice(value);
+    for byte in &mut out[start..] {
+        if !is_value(*byte) {
+            *byte = b' ';
+        }
+    }
+}
