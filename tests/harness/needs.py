@@ -46,7 +46,7 @@ class Preparations:
     def __enter__(self):
         CACHE.mkdir(parents=True, exist_ok=True)
         for job in self.jobs.values():
-            if job.name != "rutter":
+            if job.name not in LATE:
                 job.start()
         return self
 
@@ -134,7 +134,10 @@ def last_line(path):
 # ---------------------------------------------------------------- needs
 
 #: Debian packages by need.
-PACKAGES = {}
+PACKAGES = {
+    "bench": ("haproxy", "nginx-light"),
+    "bench-tools": ("haproxy",),
+}
 
 
 def install(job, packages):
@@ -157,9 +160,51 @@ def installed(package):
 
 
 def build_program(job):
-    """Not in the background: it would only wait for the lock that the part before it holds."""
+    """The debug build."""
     job.run("building the program", ["cargo", "build", "--locked", "-p", "rutter"])
     return {"RUTTER": str(program())}
 
 
-MAKERS = {"rutter": build_program}
+def fetch_zipkin(job):
+    """The server with its Scribe collector, which the smaller jar lacks (135 MB)."""
+    directory = CACHE / "zipkin"
+    jar = directory / f"zipkin-server-{ZIPKIN_VERSION}-exec.jar"
+    if not jar.exists():
+        # Into a directory of its own first: an aborted download must not look like the jar.
+        part = CACHE / "zipkin.part"
+        shutil.rmtree(part, ignore_errors=True)
+        job.run(f"fetching Zipkin {ZIPKIN_VERSION} with Maven",
+                ["mvn", "-q", "-B", "dependency:copy", f"-Dartifact=io.zipkin:zipkin-server:{ZIPKIN_VERSION}:jar:exec", f"-DoutputDirectory={part}"])
+        directory.mkdir(parents=True, exist_ok=True)
+        os.replace(part / jar.name, jar)
+    return {"ZIPKIN_JAR": str(jar)}
+
+
+def build_bench_tools(job):
+    """The benchmark's load generator, backend and floor."""
+    job.run("building the benchmark's programs", ["cargo", "build", "--release", "--locked", "--bins"],
+            cwd=ROOT / "tests" / "bench" / "tools", env={**os.environ, "CARGO_TARGET_DIR": str(CACHE / "bench")})
+    return {"BENCH_BUILD": str(CACHE / "bench")}
+
+
+def build_dist(job):
+    """The program as it is shipped."""
+    job.run("building the program with the profile dist (minutes)", ["cargo", "build", "--profile", "dist", "--locked", "-p", "rutter"])
+    return {"RUTTER_DIST": str(program().parents[1] / "dist" / "rutter")}
+
+
+def build_apiserver(job):
+    """kube-apiserver and what belongs to it, compiled from its Go modules: some eight minutes of CPU the first time."""
+    job.run("building a real Kubernetes API server, once per version", ["tests/apiserver/build.sh"], nice=10)
+
+
+MAKERS = {
+    "rutter": build_program,
+    "zipkin": fetch_zipkin,
+    "bench-tools": build_bench_tools,
+    "bench": build_dist,
+    "apiserver": build_apiserver,
+}
+
+#: These would only wait for the lock that a running cargo holds, or take its cores: made when a part asks for them.
+LATE = {"rutter", "bench"}
