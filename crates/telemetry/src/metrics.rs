@@ -14,8 +14,13 @@ use std::fmt;
 use std::sync::Arc;
 
 mod collect;
+pub mod control;
+pub mod linkerd;
+pub mod ours;
+mod process;
 mod registry;
 mod requests;
+mod text;
 
 pub use collect::{Collector, Source, Unit};
 pub use registry::{Registration, Registry, RegistryConfig};

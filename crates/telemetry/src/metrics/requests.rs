@@ -277,6 +277,6 @@ impl Source for Outcomes {
                 &self.time[class],
             );
         }
-        out.ours("rutter_requests_success_total", &[], self.success.get());
+        out.ours("rutter_successful_requests_total", &[], self.success.get());
     }
 }
