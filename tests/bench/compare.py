@@ -12,7 +12,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 BUILD = pathlib.Path(os.environ.get("BENCH_BUILD", HERE / "build")).resolve()
 WORK = BUILD / "work"
 TOOLS = BUILD / "release"
-RUTTER = os.environ.get("RUTTER_DIST")
+RUTTER = os.environ.get("RUTTER_DIST") or os.environ.get("RUTTER")
 NICE = int(os.environ.get("BENCH_NICE", "-10"))
 BACKENDS = [9001, 9002, 9003]
 

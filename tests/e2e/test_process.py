@@ -94,7 +94,7 @@ class Refusal(unittest.TestCase):
             path = os.path.join(directory, "config.yaml")
             if text is not None:
                 with open(path, "w") as file:
-                    file.write(text)
+                    file.write(text.replace("DIRECTORY", directory))
             process = Process(arguments or ["run", path], directory, env=env)
             try:
                 status = process.wait()
@@ -108,13 +108,13 @@ class Refusal(unittest.TestCase):
     def test_a_port_in_use_is_named(self):
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
-            said = self.refusal(CONFIG.format(admin=free_port(), port=port, disco="/tmp", router=""))
+            said = self.refusal(CONFIG.format(admin=free_port(), port=port, disco="DIRECTORY", router=""))
         self.assertIn(f"127.0.0.1:{port}", said)
 
     def test_an_admin_port_in_use_is_named(self):
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
-            said = self.refusal(CONFIG.format(admin=port, port=free_port(), disco="/tmp", router=""))
+            said = self.refusal(CONFIG.format(admin=port, port=free_port(), disco="DIRECTORY", router=""))
         self.assertIn(f"127.0.0.1:{port}", said)
 
     def test_a_missing_file_is_named(self):
@@ -124,19 +124,19 @@ class Refusal(unittest.TestCase):
         self.assertIn("/tmp", self.refusal(arguments=["run", "/tmp"]))
 
     def test_a_wrong_key_is_shown_with_its_line(self):
-        text = CONFIG.format(admin=free_port(), port=free_port(), disco="/tmp", router="  lable: wrong")
+        text = CONFIG.format(admin=free_port(), port=free_port(), disco="DIRECTORY", router="  lable: wrong")
         said = self.refusal(text)
         line = text.splitlines().index("  lable: wrong") + 1
         self.assertIn("lable", said)
         self.assertIn(f"{line}", said)
 
     def test_a_dtab_error_is_shown_with_its_place(self):
-        text = CONFIG.format(admin=free_port(), port=free_port(), disco="/tmp", router="").replace("/svc =>", "/svc =")
+        text = CONFIG.format(admin=free_port(), port=free_port(), disco="DIRECTORY", router="").replace("/svc =>", "/svc =")
         self.assertIn("dtab", self.refusal(text))
 
     def test_a_node_transformer_without_an_address_names_the_variable(self):
         router = "  interpreter:\n    kind: default\n    transformers:\n    - kind: io.l5d.k8s.localnode"
-        text = CONFIG.format(admin=free_port(), port=free_port(), disco="/tmp", router=router)
+        text = CONFIG.format(admin=free_port(), port=free_port(), disco="DIRECTORY", router=router)
         # A value that is not there and one that is empty are the same mistake of a manifest.
         self.assertIn("POD_IP", self.refusal(text, env={"POD_IP": "", "NODE_NAME": ""}))
 

@@ -53,9 +53,10 @@ class Process:
 
     def __init__(self, arguments, directory, env=None, name="rutter", **kwargs):
         self.log = pathlib.Path(directory) / f"{name}.log"
-        self.child = subprocess.Popen([os.environ.get("RUTTER") or str(program()), *map(str, arguments)], cwd=directory,
-                                      stdin=subprocess.DEVNULL, stdout=self.log.open("ab"), stderr=subprocess.STDOUT,
-                                      env={**os.environ, **(env or {})}, start_new_session=True, **kwargs)
+        with self.log.open("ab") as log:
+            self.child = subprocess.Popen([os.environ.get("RUTTER") or str(program()), *map(str, arguments)], cwd=directory,
+                                          stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                          env={**os.environ, **(env or {})}, start_new_session=True, **kwargs)
 
     @property
     def pid(self):
