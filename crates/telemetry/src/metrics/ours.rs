@@ -17,13 +17,12 @@ use families::DERIVED;
 pub use families::{FAMILIES, Family, Kind};
 
 /// The upper limits of the buckets of request durations, in µs; few, because every service has them all.
-const BUCKETS_US: [u64; 13] = [
-    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+const BUCKETS_US: [u64; 12] = [
+    1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     10_000_000, 60_000_000,
 ];
-const BUCKETS: [&str; 13] = [
-    "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "2.5",
-    "10.0", "60.0",
+const BUCKETS: [&str; 12] = [
+    "0.001", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "2.5", "10.0", "60.0",
 ];
 
 /// How the page is written.
@@ -281,17 +280,32 @@ impl<'a> ScopeLabels<'a> {
                 Place::Service,
                 vec![("router", router), ("service", service)],
             ),
-            ["rt", router, "client", client] => {
-                (Place::Client, vec![("router", router), ("client", client)])
-            }
+            ["rt", router, "client", client] => (
+                Place::Client,
+                vec![("router", router), ("client", bare(client))],
+            ),
             ["rt", router, "client", client, "service", service] => {
-                let labels = vec![("router", router), ("service", service), ("client", client)];
+                let labels = vec![
+                    ("router", router),
+                    ("service", service),
+                    ("client", bare(client)),
+                ];
                 (Place::ClientService, labels)
             }
             ["rt", router, ..] => (Place::Elsewhere, vec![("router", router)]),
             _ => (Place::Elsewhere, Vec::new()),
         };
         Self { place, labels }
+    }
+}
+
+/// A client's id without the transformers before it: `%/io.l5d.k8s.daemonset/…/#/io.l5d.k8s/default/http/web` is
+/// `#/io.l5d.k8s/default/http/web`. All clients of a router have the same ones, which would make up a third of the page.
+fn bare(client: &str) -> &str {
+    let start = client.find("/#/").or_else(|| client.find("/$/"));
+    match start.filter(|_| client.starts_with("%/")) {
+        Some(at) => &client[at + 1..],
+        None => client,
     }
 }
 

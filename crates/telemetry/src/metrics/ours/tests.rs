@@ -77,6 +77,19 @@ fn bucket_limits_are_said_as_they_are_counted() {
 }
 
 #[test]
+fn a_clients_label_is_its_id_without_transformers() {
+    for (id, want) in [
+        ("#/io.l5d.fs/web", "#/io.l5d.fs/web"),
+        ("$/inet/127.0.0.1/80", "$/inet/127.0.0.1/80"),
+        ("%/io.l5d.localhost/#/io.l5d.fs/%/#/x", "#/io.l5d.fs/%/#/x"),
+        ("%/io.l5d.port/4141/$/inet/a/1", "$/inet/a/1"),
+        ("%/odd", "%/odd"),
+    ] {
+        assert_eq!(bare(id), want);
+    }
+}
+
+#[test]
 fn open_metrics_calls_counters_without_their_suffix_and_ends_with_eof() {
     assert_eq!(
         Format::accepted("application/openmetrics-text;version=1.0.0,text/plain;q=0.5"),
