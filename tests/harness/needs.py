@@ -15,7 +15,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("RUTTER_TEST_CACHE") or pathlib.Path.home() / ".cache" / "rutter-tests")
 
 ZIPKIN_VERSION = "3.6.1"
-CARGO_FUZZ_VERSION = "0.13.2"
 
 #: How often a waiting part says what it waits for.
 REPORT_EVERY_S = 20
@@ -135,6 +134,8 @@ def last_line(path):
 
 #: Debian packages by need.
 PACKAGES = {
+    "prometheus": ("prometheus",),
+    "browser": ("chromium", "chromium-driver"),
     "bench": ("haproxy", "nginx-light"),
     "bench-tools": ("haproxy",),
 }

@@ -20,6 +20,9 @@ PATIENCE_S = 20
 
 CONFIG = """\
 admin: {{ip: 127.0.0.1, port: {admin}}}
+telemetry:
+- {{kind: io.l5d.prometheus}}
+- {{kind: io.l5d.recentRequests, sampleRate: 1.0}}
 namers:
 - {{kind: io.l5d.fs, rootDir: {disco}}}
 routers:
