@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("RUTTER_TEST_CACHE") or pathlib.Path.home() / ".cache" / "rutter-tests")
 
 ZIPKIN_VERSION = "3.6.1"
+CARGO_FUZZ_VERSION = "0.13.2"
 
 #: How often a waiting part says what it waits for.
 REPORT_EVERY_S = 20
@@ -194,6 +195,16 @@ def build_dist(job):
     return {"RUTTER_DIST": str(program().parents[1] / "dist" / "rutter")}
 
 
+def install_cargo_fuzz(job):
+    """Into a directory of its own, not into the user's."""
+    root = CACHE / f"cargo-fuzz-{CARGO_FUZZ_VERSION}"
+    if not (root / "bin" / "cargo-fuzz").exists():
+        job.run(f"building cargo-fuzz {CARGO_FUZZ_VERSION}", ["cargo", "install", "cargo-fuzz", "--version", CARGO_FUZZ_VERSION, "--locked", "--root", root],
+                nice=10, env={**os.environ, "CARGO_TARGET_DIR": str(CACHE / "cargo-fuzz.build")})
+        shutil.rmtree(CACHE / "cargo-fuzz.build", ignore_errors=True)
+    return {"PATH": f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+
 def build_apiserver(job):
     """kube-apiserver and what belongs to it, compiled from its Go modules: some eight minutes of CPU the first time."""
     job.run("building a real Kubernetes API server, once per version", ["tests/apiserver/build.sh"], nice=10)
@@ -205,6 +216,7 @@ MAKERS = {
     "bench-tools": build_bench_tools,
     "bench": build_dist,
     "apiserver": build_apiserver,
+    "fuzz": install_cargo_fuzz,
 }
 
 #: These would only wait for the lock that a running cargo holds, or take its cores: made when a part asks for them.
