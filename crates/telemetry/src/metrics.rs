@@ -99,3 +99,14 @@ impl fmt::Debug for Scope {
         write!(f, "{self}")
     }
 }
+
+/// A client's id without the transformers before it: `%/io.l5d.k8s.daemonset/…/#/io.l5d.k8s/default/http/web` is
+/// `#/io.l5d.k8s/default/http/web`. All clients of a router have the same ones, which would make up a third
+/// of our page, and the node in some would make a service of each node.
+pub(crate) fn bare(client: &str) -> &str {
+    let start = client.find("/#/").or_else(|| client.find("/$/"));
+    match start.filter(|_| client.starts_with("%/")) {
+        Some(at) => &client[at + 1..],
+        None => client,
+    }
+}

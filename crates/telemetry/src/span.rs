@@ -16,7 +16,34 @@ use tokio::sync::mpsc;
 
 use crate::cells::Counter;
 use crate::code::Code;
+use crate::metrics::{Collector, Source};
 use crate::trace::TraceContext;
+
+mod export;
+mod recent;
+mod scribe;
+mod tracelog;
+mod zipkin;
+
+pub use export::{Exporter, ExporterConfig, SetupError, Transport};
+pub use recent::{Recent, RecentRequest};
+pub use tracelog::TraceLog;
+
+/// Takes finished spans on the control runtime. Must not wait: who sends them somewhere has a queue and a task of its own.
+pub trait Sink: Send + Sync {
+    /// A span of a sampled request has ended.
+    fn offer(&self, span: &Arc<SpanRecord>);
+}
+
+/// Hands spans to all sinks until every [`Recorder`] is gone. To be spawned once on the control runtime.
+pub async fn deliver(mut spans: mpsc::Receiver<SpanRecord>, sinks: Vec<Box<dyn Sink>>) {
+    while let Some(span) = spans.recv().await {
+        let span = Arc::new(span);
+        for sink in &sinks {
+            sink.offer(&span);
+        }
+    }
+}
 
 /// Which side of a call a span is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +63,7 @@ pub struct SpanRecord {
     pub kind: Kind,
     /// What was called. As Linkerd: `<router label> <path>` on the server's side, `<METHOD> <path>` on the client's.
     pub name: Box<str>,
-    /// Who says so. As Linkerd: the router's label on the server's side, the bound id on the client's.
+    /// Who says so: the router's label on the server's side, [`client_service`] on the client's.
     pub service: Arc<str>,
     /// The start, in µs since 1970.
     pub start_us: u64,
@@ -54,6 +81,36 @@ pub struct SpanRecord {
     pub error: Option<Code>,
 }
 
+/// The service that a client span is reported for, given the router's label and the bound id.
+///
+/// As Linkerd it is the destination: collectors then show applications that report no spans themselves, and draw an edge from an
+/// application to what it calls. Two things differ from Linkerd, whose dependency graph falls to pieces by them: transformers are left out, as
+/// they would make one service of each node; and a span to another router is this router's own, since that router reports the rest.
+pub fn client_service<'a>(label: &'a str, bound_id: &'a str) -> &'a str {
+    let id = bound_id.trim_start_matches('/');
+    match id.contains(GATEWAY) {
+        true => label,
+        false => crate::metrics::bare(id),
+    }
+}
+
+/// The transformer that sends requests to the router on the endpoint's node.
+const GATEWAY: &str = "io.l5d.k8s.daemonset/";
+
+impl SpanRecord {
+    /// The value of a tag.
+    pub fn tag(&self, name: &str) -> Option<&str> {
+        let tag = self.tags.iter().find(|(key, _)| key == name);
+        tag.map(|(_, value)| value.as_ref())
+    }
+
+    /// What stands under `error`, by which collectors mark failed spans: the code's text, unless there is such a tag already.
+    fn error_tag(&self) -> Option<&'static str> {
+        let code = self.error.filter(|_| self.tag("error").is_none());
+        code.map(Code::as_str)
+    }
+}
+
 /// Now, in µs since 1970.
 pub fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -67,13 +124,27 @@ pub struct Recorder {
     counts: Arc<Counts>,
 }
 
-/// What became of spans.
+/// What became of spans; to be registered as a source of metrics.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Given to the sinks.
+    /// Taken from data threads.
     pub recorded: Counter,
-    /// Dropped because the queue was full.
+    /// Accepted by a collector.
+    pub sent: Counter,
+    /// Dropped, because a queue was full or a collector did not take them.
     pub dropped: Counter,
+}
+
+impl Source for Counts {
+    fn collect(&self, out: &mut Collector<'_>) {
+        for (result, counter) in [
+            ("recorded", &self.recorded),
+            ("sent", &self.sent),
+            ("dropped", &self.dropped),
+        ] {
+            out.ours("rutter_spans_total", &[("result", result)], counter.get());
+        }
+    }
 }
 
 impl Recorder {
@@ -110,7 +181,10 @@ impl Recorder {
     }
 
     /// What became of the spans so far.
-    pub fn counts(&self) -> &Counts {
+    pub fn counts(&self) -> &Arc<Counts> {
         &self.counts
     }
 }
+
+#[cfg(test)]
+mod tests;

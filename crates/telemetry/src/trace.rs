@@ -10,7 +10,7 @@
 
 use std::fmt;
 
-mod base64;
+pub(crate) mod base64;
 mod headers;
 
 pub use headers::{Formats, Headers, Propagation};

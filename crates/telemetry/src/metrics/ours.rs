@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::collect::{Item, Name, Value, Wanted};
 use super::registry::{Reading, Registry};
 use super::text::{Labels, line};
-use super::{Scope, process};
+use super::{Scope, bare, process};
 use crate::cells::Histo;
 
 mod families;
@@ -296,16 +296,6 @@ impl<'a> ScopeLabels<'a> {
             _ => (Place::Elsewhere, Vec::new()),
         };
         Self { place, labels }
-    }
-}
-
-/// A client's id without the transformers before it: `%/io.l5d.k8s.daemonset/…/#/io.l5d.k8s/default/http/web` is
-/// `#/io.l5d.k8s/default/http/web`. All clients of a router have the same ones, which would make up a third of the page.
-fn bare(client: &str) -> &str {
-    let start = client.find("/#/").or_else(|| client.find("/$/"));
-    match start.filter(|_| client.starts_with("%/")) {
-        Some(at) => &client[at + 1..],
-        None => client,
     }
 }
 
