@@ -8,6 +8,7 @@
 
 pub mod cells;
 pub mod code;
+pub mod log;
 pub mod metrics;
 pub mod span;
 pub mod trace;
