@@ -11,6 +11,8 @@
 //!
 //! Sources: RFC 9110, RFC 9112; `smuggling.txt` lists what is refused, case by case.
 
+use std::io::Write as _;
+
 mod body;
 mod error;
 mod fields;
@@ -151,8 +153,14 @@ pub fn write_response(
     headers: &[(&str, &[u8])],
     body: &[u8],
 ) {
-    let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
-    write_response_head(out, version, status, reason, headers, Some(length));
+    write_response_head(
+        out,
+        version,
+        status,
+        reason,
+        headers,
+        Some(body.len() as u64),
+    );
     if !framing::bodiless(status) {
         out.extend_from_slice(body);
     }
@@ -170,17 +178,14 @@ pub fn write_response_head(
 ) {
     out.extend_from_slice(version.as_str().as_bytes());
     out.push(b' ');
-    push_number(out, u64::from(status));
-    out.push(b' ');
+    let _ = write!(out, "{status} ");
     scan::push_value(out, reason.as_bytes());
     out.extend_from_slice(b"\r\n");
     for (name, value) in headers {
         fields::push_line(out, name.as_bytes(), value);
     }
     if let Some(length) = length.filter(|_| status >= 200 && status != 204) {
-        out.extend_from_slice(b"Content-Length: ");
-        push_number(out, length);
-        out.extend_from_slice(b"\r\n");
+        let _ = write!(out, "Content-Length: {length}\r\n");
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -197,26 +202,8 @@ pub fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
 
 /// Writes the line before a chunk of `size` bytes, for those who write the bytes and the CR LF after them on their own.
 pub fn write_chunk_size(out: &mut Vec<u8>, size: usize) {
-    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
-    for place in (0..digits).rev() {
-        out.push(b"0123456789abcdef"[(size >> (place * 4)) & 15]);
-    }
-    out.extend_from_slice(b"\r\n");
+    let _ = write!(out, "{size:x}\r\n");
 }
 
 /// The end of a chunked body without trailers.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-
-fn push_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or_default();
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}

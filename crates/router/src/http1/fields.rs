@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::HeadError;
-use super::scan::{self, is_token, token_run, trim};
+use super::scan::{self, Scan, Step, token_run};
+use super::{HeadError, Limits, Parsed};
 
 /// The fields of a head, in their order. Names are compared without regard to case and written as they came.
 #[derive(Debug, Default)]
@@ -13,6 +13,7 @@ pub struct Fields {
     /// The end of the start line with its CR LF, where the first field begins.
     pub(super) start: usize,
     index: Vec<Entry>,
+    scan: Scan,
 }
 
 /// Where a line lies in `Fields::bytes`.
@@ -55,16 +56,8 @@ impl Entry {
             None => return Err("a line that is no field: it has no colon"),
         }
         let after = &line[name + 1..];
-        let value = trim(after);
-        let lead = if value.is_empty() {
-            0
-        } else {
-            after
-                .iter()
-                .take_while(|byte| matches!(byte, b' ' | b'\t'))
-                .count()
-        };
-        let value_start = start + name + 1 + lead;
+        let value = after.trim_ascii();
+        let value_start = end - after.trim_ascii_start().len();
         Ok(Self {
             start: place(start),
             name_end: place(start + name),
@@ -76,7 +69,7 @@ impl Entry {
     }
 }
 
-/// A head never comes near four gigabytes: its limit is clamped, and what is added is short.
+/// A head never comes near four gigabytes: [`Scan::next`] sees to that, and what is added is short.
 fn place(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
@@ -152,7 +145,10 @@ impl Fields {
     /// # Panics
     /// In debug builds, when `name` is no token; otherwise nothing is added then.
     pub fn append(&mut self, name: &[u8], value: &[u8]) {
-        if let Some(entry) = self.push(name, value) {
+        if is_name(name) {
+            let start = self.bytes.len();
+            self.bytes.extend_from_slice(name);
+            let entry = self.finish(start, |bytes| scan::push_value(bytes, value.trim_ascii()));
             self.index.push(entry);
         }
     }
@@ -187,49 +183,34 @@ impl Fields {
     /// Gives the first field of this name another value, where it stands and as it is spelled, and removes its other
     /// copies; adds it after all others when there is none. Otherwise as [`Fields::append`].
     pub fn set(&mut self, name: &str, value: &[u8]) {
-        let found = self
-            .index
-            .iter()
-            .position(|entry| entry.is(&self.bytes, name.as_bytes()));
-        let Some(found) = found else {
-            return self.append(name.as_bytes(), value);
-        };
-        let start = self.copy_name(found);
-        self.index[found] = self.finish(start, value);
-        self.keep_first(found, name);
+        let start = self.bytes.len();
+        scan::push_value(&mut self.bytes, value.trim_ascii());
+        self.set_from_within(name, start..self.bytes.len());
     }
 
     /// As [`Fields::set`], with a value that lies in these bytes already.
     pub(super) fn set_from_within(&mut self, name: &str, value: Range<usize>) {
-        let found = self
+        let has_name = |entry: &Entry, bytes: &[u8]| entry.is(bytes, name.as_bytes());
+        let first = self
             .index
             .iter()
-            .position(|entry| entry.is(&self.bytes, name.as_bytes()));
-        let found = found.unwrap_or_else(|| {
-            self.append(name.as_bytes(), b"");
-            self.index.len() - 1
-        });
-        let start = self.copy_name(found);
-        let name_end = self.bytes.len();
-        self.bytes.extend_from_slice(b": ");
-        self.bytes.extend_from_within(value);
-        self.index[found] = self.end_line(start, name_end);
-        self.keep_first(found, name);
-    }
-
-    fn copy_name(&mut self, found: usize) -> usize {
-        let (old, start) = (self.index[found], self.bytes.len());
+            .position(|entry| has_name(entry, &self.bytes));
+        let Some(first) = first else {
+            if is_name(name.as_bytes()) {
+                let start = self.bytes.len();
+                self.bytes.extend_from_slice(name.as_bytes());
+                let entry = self.finish(start, |bytes| bytes.extend_from_within(value));
+                self.index.push(entry);
+            }
+            return;
+        };
+        for entry in &mut self.index[first + 1..] {
+            entry.live &= !has_name(entry, &self.bytes);
+        }
+        let (old, start) = (self.index[first], self.bytes.len());
         self.bytes
             .extend_from_within(old.start as usize..old.name_end as usize);
-        start
-    }
-
-    fn keep_first(&mut self, first: usize, name: &str) {
-        for entry in &mut self.index[first + 1..] {
-            if entry.is(&self.bytes, name.as_bytes()) {
-                entry.live = false;
-            }
-        }
+        self.index[first] = self.finish(start, |bytes| bytes.extend_from_within(value));
     }
 
     /// Writes the fields and the empty line: those that came in their order, case and spelling, then the added ones.
@@ -248,26 +229,11 @@ impl Fields {
         out.extend_from_slice(b"\r\n");
     }
 
-    fn push(&mut self, name: &[u8], value: &[u8]) -> Option<Entry> {
-        let is_name = !name.is_empty() && token_run(name) == name.len();
-        debug_assert!(is_name, "the name of a field: {}", name.escape_ascii());
-        if !is_name {
-            return None;
-        }
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(name);
-        Some(self.finish(start, value))
-    }
-
-    /// The name is there, from `start`; adds the rest of the line.
-    fn finish(&mut self, start: usize, value: &[u8]) -> Entry {
+    /// The name is there, from `start`; adds the rest of the line, its value by `push`.
+    fn finish(&mut self, start: usize, push: impl FnOnce(&mut Vec<u8>)) -> Entry {
         let name_end = self.bytes.len();
         self.bytes.extend_from_slice(b": ");
-        scan::push_value(&mut self.bytes, trim(value));
-        self.end_line(start, name_end)
-    }
-
-    fn end_line(&mut self, start: usize, name_end: usize) -> Entry {
+        push(&mut self.bytes);
         let value_end = self.bytes.len();
         self.bytes.extend_from_slice(b"\r\n");
         Entry {
@@ -280,33 +246,76 @@ impl Fields {
         }
     }
 
+    /// A piece of the first line; empty while there is none.
+    pub(super) fn part(&self, (start, end): (usize, usize)) -> &[u8] {
+        self.bytes.get(start..end).unwrap_or_default()
+    }
+
+    /// Takes in a head from the front of `buf`, which on a later call is the same and longer. `start_line` judges the
+    /// first line, without its CR LF.
+    pub(super) fn take_in(
+        &mut self,
+        buf: &[u8],
+        limits: &Limits,
+        mut start_line: impl FnMut(&[u8]) -> Result<(), HeadError>,
+    ) -> Result<Parsed, HeadError> {
+        if self.scan.is_stale(buf) {
+            self.clear();
+        }
+        loop {
+            match self.scan.next(buf, limits)? {
+                Step::Line(1, start, end) => {
+                    self.bytes.clear();
+                    self.index.clear();
+                    self.start = end + 2;
+                    start_line(&buf[start..end])?;
+                }
+                Step::Line(number, start, end) => {
+                    if self.index.len() >= limits.fields {
+                        let limit = limits.fields;
+                        return Err(HeadError::TooManyFields { limit });
+                    }
+                    let entry = Entry::read(buf, start, end);
+                    self.index
+                        .push(entry.map_err(|what| {
+                            HeadError::malformed(what, number, &buf[start..end])
+                        })?);
+                }
+                Step::Partial => {
+                    self.adopt(buf, self.scan.lines_end());
+                    return Ok(Parsed::Partial);
+                }
+                Step::End(consumed) => {
+                    self.adopt(buf, consumed - 2);
+                    self.scan = Scan::default();
+                    return Ok(Parsed::Complete { consumed });
+                }
+            }
+        }
+    }
+
+    /// Copies the bytes of `buf` up to `end`, as far as they are not here yet.
+    fn adopt(&mut self, buf: &[u8], end: usize) {
+        let new = buf.get(self.bytes.len()..end).unwrap_or_default();
+        self.bytes.extend_from_slice(new);
+    }
+
     /// Forgets everything, keeps the memory.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.index.clear();
         self.start = 0;
+        self.scan = Scan::default();
     }
 
-    /// Takes in a line while the head is scanned; its bytes follow with [`Fields::adopt`].
-    pub(super) fn index_line(
-        &mut self,
-        buf: &[u8],
-        (number, start, end): (usize, usize, usize),
-        limit: usize,
-    ) -> Result<(), HeadError> {
-        if self.index.len() >= limit {
-            return Err(HeadError::TooManyFields { limit });
+    /// Begins a head by hand with this line, which is without its CR LF.
+    pub(super) fn begin(&mut self, line: &[&[u8]]) {
+        self.clear();
+        for part in line {
+            scan::push_value(&mut self.bytes, part);
         }
-        let entry = Entry::read(buf, start, end)
-            .map_err(|what| HeadError::malformed(what, number, &buf[start..end]))?;
-        self.index.push(entry);
-        Ok(())
-    }
-
-    /// Takes in the bytes of `buf` up to `end`, as far as they are not here yet.
-    pub(super) fn adopt(&mut self, buf: &[u8], end: usize) {
-        let new = buf.get(self.bytes.len()..end).unwrap_or_default();
-        self.bytes.extend_from_slice(new);
+        self.bytes.extend_from_slice(b"\r\n");
+        self.start = self.bytes.len();
     }
 }
 
@@ -314,24 +323,25 @@ impl Fields {
 pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
         .split(|byte| *byte == b',')
-        .map(trim)
+        .map(<[u8]>::trim_ascii)
         .filter(|token| !token.is_empty())
 }
 
 /// Appends one line. A name that is none is left out.
 pub(super) fn push_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    debug_assert!(
-        name.iter().all(|byte| is_token(*byte)),
-        "{}",
-        name.escape_ascii()
-    );
-    if name.is_empty() || token_run(name) != name.len() {
-        return;
+    if is_name(name) {
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        scan::push_value(out, value);
+        out.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    scan::push_value(out, value);
-    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether this can be the name of a field; one that we make always can.
+fn is_name(name: &[u8]) -> bool {
+    let is_name = !name.is_empty() && token_run(name) == name.len();
+    debug_assert!(is_name, "the name of a field: {}", name.escape_ascii());
+    is_name
 }
 
 /// Removes what concerns this connection alone, as Linkerd 1 does: `Connection` and the fields that it lists, `TE`,

@@ -2,7 +2,7 @@
 //! the repairs that it allows.
 
 use super::fields::tokens;
-use super::{Fields, HeadError, Version};
+use super::{Fields, Framing, HeadError, Version};
 
 /// More names in `Connection` than anybody lists, and few enough to compare each with each field.
 const CONNECTION_OPTIONS: usize = 32;
@@ -126,6 +126,24 @@ impl Wire {
         }
         self.chunked = true;
         Ok(())
+    }
+
+    /// For a head that was begun by hand.
+    pub(super) fn set_framing(&mut self, framing: Framing) {
+        self.chunked = framing == Framing::Chunked;
+        self.length = match framing {
+            Framing::Length(length) => Some(length),
+            _ => None,
+        };
+    }
+
+    /// Where the body ends; `otherwise` when no field says it.
+    pub(super) fn framing(&self, otherwise: Framing) -> Framing {
+        match self.length {
+            _ if self.chunked => Framing::Chunked,
+            Some(length) => Framing::Length(length),
+            None => otherwise,
+        }
     }
 
     /// Whether the sender means to use the connection again.

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use super::framing::Wire;
-use super::scan::{Scan, Step, token_run};
+use super::scan::token_run;
 use super::target::{TargetForm, form_of};
 use super::{Fields, Framing, HeadError, Limits, Method, Parsed, Version, absolute_form};
 
@@ -11,29 +11,31 @@ use super::{Fields, Framing, HeadError, Limits, Method, Parsed, Version, absolut
 ///
 /// Right after [`RequestHead::new`] it is empty and worth nothing until [`RequestHead::parse`] says
 /// [`Parsed::Complete`], or [`RequestHead::begin`] began one by hand.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RequestHead {
     fields: Fields,
-    scan: Scan,
+    line: RequestLine,
+    wire: Wire,
+}
+
+/// What the first line says, as places in the head's bytes.
+#[derive(Debug, Clone, Copy)]
+struct RequestLine {
     method: Method,
     method_end: usize,
     target: (usize, usize),
     form: TargetForm,
     version: Version,
-    wire: Wire,
 }
 
-impl Default for RequestHead {
+impl Default for RequestLine {
     fn default() -> Self {
         Self {
-            fields: Fields::default(),
-            scan: Scan::default(),
             method: Method::Other,
             method_end: 0,
             target: (0, 0),
             form: TargetForm::Origin,
             version: Version::Http11,
-            wire: Wire::default(),
         }
     }
 }
@@ -62,90 +64,36 @@ impl RequestHead {
     /// Reads the head that `buf` begins with. After [`Parsed::Partial`] it is called with the same bytes and more behind
     /// them; only the new ones are looked at. After a head was completed or refused, the next call begins anew.
     pub fn parse(&mut self, buf: &[u8], limits: &Limits) -> Result<Parsed, HeadError> {
-        if self.scan.is_stale(buf) {
-            self.reset();
-        }
-        let parsed = self.advance(buf, limits);
-        if !matches!(parsed, Ok(Parsed::Partial)) {
-            self.scan = Scan::default();
-        }
+        let parsed = self.read(buf, limits);
         if parsed.is_err() {
             self.reset();
         }
         parsed
     }
 
+    fn read(&mut self, buf: &[u8], limits: &Limits) -> Result<Parsed, HeadError> {
+        let line = &mut self.line;
+        let parsed = self.fields.take_in(buf, limits, |bytes| {
+            *line = RequestLine::read(bytes)?;
+            Ok(())
+        })?;
+        if parsed != Parsed::Partial {
+            self.wire = Wire::read(&self.fields, self.line.version, true)?;
+            self.refuse_tunnel_body()?;
+        }
+        Ok(parsed)
+    }
+
     /// Forgets a head that was begun; needed only when the bytes of a partial head are thrown away.
     pub fn reset(&mut self) {
-        self.scan = Scan::default();
         self.fields.clear();
-        self.method_end = 0;
-        self.target = (0, 0);
+        self.line = RequestLine::default();
         self.wire = Wire::default();
-    }
-
-    fn advance(&mut self, buf: &[u8], limits: &Limits) -> Result<Parsed, HeadError> {
-        loop {
-            match self.scan.next(buf, limits)? {
-                Step::Partial => {
-                    self.fields.adopt(buf, self.scan.lines_end());
-                    return Ok(Parsed::Partial);
-                }
-                Step::Line(1, start, end) => {
-                    self.fields.clear();
-                    self.fields.start = end + 2;
-                    self.request_line(&buf[start..end])?;
-                }
-                Step::Line(number, start, end) => {
-                    self.fields
-                        .index_line(buf, (number, start, end), limits.fields)?;
-                }
-                Step::End(consumed) => {
-                    self.fields.adopt(buf, consumed - 2);
-                    self.wire = Wire::read(&self.fields, self.version, true)?;
-                    self.refuse_tunnel_body()?;
-                    return Ok(Parsed::Complete { consumed });
-                }
-            }
-        }
-    }
-
-    fn request_line(&mut self, line: &[u8]) -> Result<(), HeadError> {
-        let refuse = |what| HeadError::malformed(what, 1, line);
-        let method = token_run(line);
-        if line.is_empty() {
-            return Err(refuse("an empty line before the request"));
-        }
-        if method == 0 || line.get(method) != Some(&b' ') {
-            return Err(refuse("a request line begins with a method and one space"));
-        }
-        if line == b"PRI * HTTP/2.0" {
-            return Err(refuse("HTTP/2, where HTTP/1 is spoken"));
-        }
-        let rest = &line[method + 1..];
-        let target = rest
-            .iter()
-            .position(|byte| matches!(byte, b' ' | b'\t'))
-            .unwrap_or(rest.len());
-        if target == 0 {
-            return Err(refuse("no target after the method and one space"));
-        }
-        if rest.get(target) != Some(&b' ') {
-            return Err(refuse("no version after the target and one space"));
-        }
-        self.version = Version::read(&rest[target + 1..])
-            .ok_or_else(|| refuse("a version other than HTTP/1.0 and HTTP/1.1"))?;
-        self.method = Method::read(&line[..method]);
-        self.method_end = method;
-        self.target = (method + 1, method + 1 + target);
-        self.form = form_of(self.method, &rest[..target])
-            .ok_or_else(|| refuse("a target of no known form"))?;
-        Ok(())
     }
 
     /// RFC 9110 9.3.6: what a body of CONNECT means is not defined; it might as well be the tunnel's first bytes.
     fn refuse_tunnel_body(&self) -> Result<(), HeadError> {
-        if self.method == Method::Connect
+        if self.line.method == Method::Connect
             && (self.wire.chunked || self.wire.length.unwrap_or(0) > 0)
         {
             return Err(HeadError::ambiguous("CONNECT with a body", b""));
@@ -165,61 +113,53 @@ impl RequestHead {
         version: Version,
     ) -> Result<(), HeadError> {
         self.reset();
-        let bytes = &mut self.fields.bytes;
-        for part in [method, b" ", target, b" ", version.as_str().as_bytes()] {
-            bytes.extend_from_slice(part);
+        let version = version.as_str().as_bytes();
+        // A control character becomes a space there, and with that the line one that is refused.
+        self.fields.begin(&[method, b" ", target, b" ", version]);
+        let line = &self.fields.bytes[..self.fields.start - 2];
+        match RequestLine::read(line) {
+            Ok(line) => self.line = line,
+            Err(error) => {
+                self.reset();
+                return Err(error);
+            }
         }
-        let line = std::mem::take(bytes);
-        let result = match line.iter().find(|byte| !super::scan::is_value(**byte)) {
-            Some(_) => Err(HeadError::malformed("a control character", 1, &line)),
-            None => self.request_line(&line),
-        };
-        self.fields.bytes = line;
-        self.fields.bytes.extend_from_slice(b"\r\n");
-        self.fields.start = self.fields.bytes.len();
-        if result.is_err() {
-            self.reset();
-        }
-        result
+        Ok(())
     }
 
     /// The framing that a head begun by hand is to report; the fields that say so are the caller's to add.
     pub fn set_framing(&mut self, framing: Framing) {
-        self.wire.chunked = framing == Framing::Chunked;
-        self.wire.length = match framing {
-            Framing::Length(length) => Some(length),
-            _ => None,
-        };
+        self.wire.set_framing(framing);
     }
 
     /// The method as it came.
     #[must_use]
     pub fn method(&self) -> &[u8] {
-        &self.fields.bytes[..self.method_end]
+        self.fields.part((0, self.line.method_end))
     }
 
     /// The method, if it is one of those that matter.
     #[must_use]
     pub fn known_method(&self) -> Method {
-        self.method
+        self.line.method
     }
 
     /// Whether the method is this one.
     #[must_use]
     pub fn is_method(&self, method: Method) -> bool {
-        self.method == method
+        self.line.method == method
     }
 
     /// The target as it came, or as it was set.
     #[must_use]
     pub fn target(&self) -> &[u8] {
-        &self.fields.bytes[self.target.0..self.target.1]
+        self.fields.part(self.line.target)
     }
 
     /// Which of the four forms the target has.
     #[must_use]
     pub fn target_form(&self) -> TargetForm {
-        self.form
+        self.line.form
     }
 
     /// Gives the request another target.
@@ -231,11 +171,11 @@ impl RequestHead {
         if target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
             return Err(refuse("a space or control character in the target"));
         }
-        self.form =
-            form_of(self.method, target).ok_or_else(|| refuse("a target of no known form"))?;
+        self.line.form =
+            form_of(self.line.method, target).ok_or_else(|| refuse("a target of no known form"))?;
         let start = self.fields.bytes.len();
         self.fields.bytes.extend_from_slice(target);
-        self.target = (start, start + target.len());
+        self.line.target = (start, start + target.len());
         Ok(())
     }
 
@@ -245,17 +185,17 @@ impl RequestHead {
         let Some(parts) = absolute_form(self.target()) else {
             return false;
         };
-        let start = self.target.0 + parts.scheme.len() + "://".len();
+        let start = self.line.target.0 + parts.scheme.len() + "://".len();
         let authority = start..start + parts.authority.len();
-        let rest = authority.end..self.target.1;
+        let rest = authority.end..self.line.target.1;
         let rest_is_path = parts.path_and_query.starts_with(b"/");
-        self.target.0 = self.fields.bytes.len();
+        self.line.target.0 = self.fields.bytes.len();
         if !rest_is_path {
             self.fields.bytes.push(b'/');
         }
         self.fields.bytes.extend_from_within(rest);
-        self.target.1 = self.fields.bytes.len();
-        self.form = TargetForm::Origin;
+        self.line.target.1 = self.fields.bytes.len();
+        self.line.form = TargetForm::Origin;
         self.fields.set_from_within("Host", authority);
         true
     }
@@ -263,37 +203,30 @@ impl RequestHead {
     /// The version that came.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.version
+        self.line.version
     }
 
     /// Where the body ends, as the head said when it came.
     #[must_use]
     pub fn framing(&self) -> Framing {
-        match self.wire {
-            Wire { chunked: true, .. } => Framing::Chunked,
-            Wire {
-                length: Some(length),
-                ..
-            } => Framing::Length(length),
-            _ => Framing::None,
-        }
+        self.wire.framing(Framing::None)
     }
 
     /// Whether the client means to send more requests on its connection, by version and `Connection`.
     #[must_use]
     pub fn keep_alive(&self) -> bool {
-        self.wire.stays(self.version)
+        self.wire.stays(self.line.version)
     }
 
     /// Whether the client waits for `100 Continue` before it sends the body.
     #[must_use]
     pub fn expects_continue(&self) -> bool {
-        self.wire.expects_continue && self.version == Version::Http11
+        self.wire.expects_continue && self.line.version == Version::Http11
     }
 
     /// Appends the head: the request line, the fields, the empty line.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let target_is_in_place = self.target.1 <= self.fields.start;
+        let target_is_in_place = self.line.target.1 <= self.fields.start;
         if target_is_in_place {
             return self.fields.write(out, 0);
         }
@@ -303,5 +236,42 @@ impl RequestHead {
         // The space, the version and the line's end are the last eleven bytes of the line that came.
         self.fields
             .write(out, self.fields.start - " HTTP/1.1\r\n".len());
+    }
+}
+
+impl RequestLine {
+    fn read(line: &[u8]) -> Result<Self, HeadError> {
+        let refuse = |what| HeadError::malformed(what, 1, line);
+        let method = token_run(line);
+        if line.is_empty() {
+            return Err(refuse("an empty line before the request"));
+        }
+        if method == 0 || line.get(method) != Some(&b' ') {
+            return Err(refuse("a request line begins with a method and one space"));
+        }
+        if line == b"PRI * HTTP/2.0" {
+            return Err(refuse("HTTP/2, where HTTP/1 is spoken"));
+        }
+        let rest = &line[method + 1..];
+        let target = rest
+            .iter()
+            .take_while(|byte| !matches!(byte, b' ' | b'\t'))
+            .count();
+        if target == 0 {
+            return Err(refuse("no target after the method and one space"));
+        }
+        if rest.get(target) != Some(&b' ') {
+            return Err(refuse("no version after the target and one space"));
+        }
+        let known = Method::read(&line[..method]);
+        Ok(Self {
+            method: known,
+            method_end: method,
+            target: (method + 1, method + 1 + target),
+            form: form_of(known, &rest[..target])
+                .ok_or_else(|| refuse("a target of no known form"))?,
+            version: Version::read(&rest[target + 1..])
+                .ok_or_else(|| refuse("a version other than HTTP/1.0 and HTTP/1.1"))?,
+        })
     }
 }

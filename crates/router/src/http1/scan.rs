@@ -2,6 +2,9 @@
 
 use super::{HeadError, Limits};
 
+/// Places in a head are kept in 32 bits; whatever the configuration says, no head is larger.
+const MAX_HEAD: usize = 1 << 30;
+
 /// How far a head was read, so that more bytes are looked at and no byte twice.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
@@ -34,30 +37,25 @@ impl Scan {
     /// The next line of the head that `buf` begins with. Refuses control characters, a bare CR and a bare LF as soon as
     /// they are seen, and a head over its limits.
     pub(super) fn next(&mut self, buf: &[u8], limits: &Limits) -> Result<Step, HeadError> {
-        let first = self.lines == 0;
-        let limit = if first {
-            limits.head.min(limits.line.saturating_add(2))
+        let head = limits.head.min(MAX_HEAD);
+        let line = limits.line.saturating_add(2);
+        let (limit, over) = if self.lines == 0 && line < head {
+            (line, HeadError::LineTooLong { limit: limits.line })
         } else {
-            limits.head
+            (head, HeadError::HeadTooLong { limit: head })
         };
         let seen = &buf[..buf.len().min(limit)];
         loop {
             self.at += plain_run(&seen[self.at.min(seen.len())..]);
             match seen.get(self.at) {
                 None if seen.len() < limit => return Ok(Step::Partial),
-                None if first && limit < limits.head => {
-                    return Err(HeadError::LineTooLong { limit: limits.line });
-                }
-                None => return Err(HeadError::HeadTooLong { limit: limits.head }),
+                None => return Err(over),
                 Some(b'\t') => self.at += 1,
                 Some(b'\r') => match seen.get(self.at + 1) {
                     // The CR is looked at again when there is something behind it.
                     None if seen.len() < limit => return Ok(Step::Partial),
                     Some(b'\n') => return Ok(self.line()),
-                    None if first && limit < limits.head => {
-                        return Err(HeadError::LineTooLong { limit: limits.line });
-                    }
-                    None => return Err(HeadError::HeadTooLong { limit: limits.head }),
+                    None => return Err(over),
                     Some(_) => return Err(self.refuse("a CR without LF", seen)),
                 },
                 Some(b'\n') => return Err(self.refuse("a LF without CR", seen)),
@@ -153,14 +151,6 @@ static TOKEN: [bool; 256] = {
 /// How many bytes at the front are of a token.
 pub(super) fn token_run(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|byte| is_token(**byte)).count()
-}
-
-/// Without the spaces and tabs around it.
-pub(super) fn trim(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
 }
 
 /// Appends a value that one of ours made; what would break its line becomes a space.
