@@ -127,9 +127,10 @@ impl Dtab {
     }
 
     /// The entries whose prefix matches, last one first.
-    pub fn matches(&self, path: &Path) -> impl Iterator<Item = &Dentry> {
+    pub fn matches<'a>(&'a self, path: &Path) -> impl Iterator<Item = &'a Dentry> + use<'a> {
+        let path = path.clone();
         let tables = self.0.tables.iter().rev();
-        tables.flat_map(|table| table.matching(path))
+        tables.flat_map(move |table| table.matching(&path))
     }
 
     /// The tree of paths that `path` is rewritten to; [`NameTree::Neg`] when no entry matches.
