@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""Runs clients as they are, with http_proxy set, through the built program. See README.md."""
+import argparse
+import http.server
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+#: A client that takes longer hangs.
+CLIENT_LIMIT_S = 90
+
+CHECKS = ["get", "head", "not-found", "post", "upload-chunked", "chunked-response", "large", "keep-alive", "odd-query", "unbound",
+          "connect-unbound", "connect-bound"]
+
+CONFIG = """\
+admin: {{ip: 127.0.0.1, port: {admin}}}
+namers:
+- {{kind: io.l5d.fs, rootDir: {disco}}}
+routers:
+- protocol: http
+  label: out
+  dtab: |
+    /svc => /#/io.l5d.fs;
+  servers:
+  - {{ip: 127.0.0.1, port: {port}}}
+"""
+
+
+class Backend(http.server.BaseHTTPRequestHandler):
+    """Answers what the checks ask for."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        path, _, query = self.path.partition("?")
+        if path == "/hello":
+            self.answer(200, b"hello")
+        elif path == "/query":
+            self.answer(200, query.encode("latin-1"))
+        elif path == "/chunked":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for piece in (b"one", b"two", b"three"):
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                self.wfile.flush()
+                time.sleep(0.02)
+            self.wfile.write(b"0\r\n\r\n")
+        else:
+            self.answer(404, b"no such page")
+
+    do_HEAD = do_GET
+
+    def do_POST(self):
+        self.answer(200, self.body(), [("X-Framing", "chunked" if "Transfer-Encoding" in self.headers else "length")])
+
+    do_PUT = do_POST
+
+    def body(self):
+        if "Transfer-Encoding" not in self.headers:
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        data = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            data += self.rfile.read(size)
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return data
+
+    def answer(self, status, body, headers=()):
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def wait_for(port, child, log):
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        if child.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    sys.exit(f"the program does not listen on {port}:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+def java(work):
+    subprocess.run(["javac", "-d", str(work), str(HERE / "Client.java")], check=True)
+    return ["java", "-cp", str(work), "Client"]
+
+
+def go(work):
+    built = work / "goclient"
+    subprocess.run(["go", "build", "-o", str(built), "client.go"], cwd=HERE, check=True,
+                   env={**os.environ, "GOFLAGS": "-mod=mod", "GO111MODULE": "off", "GOCACHE": str(work / "go-cache")})
+    return [str(built)]
+
+
+#: What each client needs to be there, and how it is started.
+CLIENTS = {
+    "curl": ("curl", lambda work: ["sh", str(HERE / "curl.sh")]),
+    "requests": ("python3", lambda work: [sys.executable, str(HERE / "with_requests.py")]),
+    "urllib": ("python3", lambda work: [sys.executable, str(HERE / "with_urllib.py")]),
+    "go": ("go", go),
+    "java": ("javac", java),
+    "node": ("node", lambda work: ["node", str(HERE / "client.js")]),
+}
+
+
+def run(name, proxy, work):
+    """What the client said of each check."""
+    tool, start = CLIENTS[name]
+    if shutil.which(tool) is None:
+        return {check: f"{tool} is not installed" for check in CHECKS}
+    env = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    env.update({"http_proxy": proxy, "https_proxy": proxy, "HTTP_PROXY": proxy, "HTTPS_PROXY": proxy})
+    said = {check: "the client said nothing of it" for check in CHECKS}
+    place = work / name
+    place.mkdir()
+    try:
+        done = subprocess.run([*start(place), proxy], env=env, cwd=place, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              errors="replace", timeout=CLIENT_LIMIT_S)
+        out, err = done.stdout, done.stderr
+    except subprocess.TimeoutExpired as late:
+        out, err = (late.stdout or b"").decode(errors="replace"), f"hangs: not done after {CLIENT_LIMIT_S} s"
+    except subprocess.CalledProcessError as failed:
+        out, err = "", str(failed)
+    for line in out.splitlines():
+        word, _, rest = line.partition(" ")
+        check, _, why = rest.partition(": ")
+        if word in ("pass", "fail") and check in said:
+            said[check] = "" if word == "pass" else why or "failed"
+    if err.strip() and any(said.values()):
+        print(f"{name} wrote: {err.strip()[-1500:]}", file=sys.stderr)
+    return said
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--program", default=os.environ.get("RUTTER") or str(ROOT / "target" / "debug" / "rutter"))
+    parser.add_argument("clients", nargs="*", metavar="CLIENT", help=f"of {', '.join(CLIENTS)}; default all")
+    args = parser.parse_args()
+    if unknown := [name for name in args.clients if name not in CLIENTS]:
+        parser.error(f"no such client: {', '.join(unknown)}")
+
+    backend = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Backend)
+    backend.daemon_threads = True
+    threading.Thread(target=backend.serve_forever, daemon=True).start()
+    passed = failed = 0
+    with tempfile.TemporaryDirectory(prefix="clients-") as temp:
+        work = pathlib.Path(temp)
+        disco = work / "disco"
+        disco.mkdir()
+        # CONNECT names a port always, and the port is part of the name.
+        for name in ("web", "web:80", "web:443"):
+            (disco / name).write_text(f"127.0.0.1 {backend.server_port}\n")
+        port, admin = free_port(), free_port()
+        config = work / "rutter.yaml"
+        config.write_text(CONFIG.format(admin=admin, port=port, disco=disco))
+        log = work / "rutter.log"
+        with log.open("wb") as out:
+            child = subprocess.Popen([args.program, "run", str(config)], cwd=work, stdin=subprocess.DEVNULL, stdout=out,
+                                     stderr=subprocess.STDOUT)
+        try:
+            wait_for(port, child, log)
+            for name in args.clients or CLIENTS:
+                for check, why in run(name, f"http://127.0.0.1:{port}", work).items():
+                    passed, failed = passed + (not why), failed + bool(why)
+                    print(f"{'FAIL' if why else 'ok  '} {name}/{check}{': ' + why if why else ''}", flush=True)
+            if child.poll() is not None:
+                failed += 1
+                print(f"FAIL the program ended with {child.returncode}:\n{log.read_text(errors='replace')[-3000:]}")
+        finally:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
