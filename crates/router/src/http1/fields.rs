@@ -148,7 +148,7 @@ impl Fields {
         if is_name(name) {
             let start = self.bytes.len();
             self.bytes.extend_from_slice(name);
-            let entry = self.finish(start, |bytes| scan::push_value(bytes, value.trim_ascii()));
+            let entry = self.finish(start, |bytes| scan::push_value(bytes, value));
             self.index.push(entry);
         }
     }
@@ -184,7 +184,7 @@ impl Fields {
     /// copies; adds it after all others when there is none. Otherwise as [`Fields::append`].
     pub fn set(&mut self, name: &str, value: &[u8]) {
         let start = self.bytes.len();
-        scan::push_value(&mut self.bytes, value.trim_ascii());
+        scan::push_value(&mut self.bytes, value);
         self.set_from_within(name, start..self.bytes.len());
     }
 
@@ -312,7 +312,10 @@ impl Fields {
     pub(super) fn begin(&mut self, line: &[&[u8]]) {
         self.clear();
         for part in line {
-            scan::push_value(&mut self.bytes, part);
+            self.bytes.extend(
+                part.iter()
+                    .map(|byte| if scan::is_value(*byte) { *byte } else { b' ' }),
+            );
         }
         self.bytes.extend_from_slice(b"\r\n");
         self.start = self.bytes.len();

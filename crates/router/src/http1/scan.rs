@@ -153,10 +153,16 @@ pub(super) fn token_run(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|byte| is_token(**byte)).count()
 }
 
-/// Appends a value that one of ours made; what would break its line becomes a space.
+/// Appends a value that one of ours made, without what is blank around it; what would break its line becomes a space.
 pub(super) fn push_value(out: &mut Vec<u8>, value: &[u8]) {
+    let is_visible = |byte: &u8| is_value(*byte) && !matches!(byte, b' ' | b'\t');
+    let first = value.iter().position(is_visible).unwrap_or(value.len());
+    let end = value
+        .iter()
+        .rposition(is_visible)
+        .map_or(first, |last| last + 1);
     let start = out.len();
-    out.extend_from_slice(value);
+    out.extend_from_slice(&value[first..end]);
     for byte in &mut out[start..] {
         if !is_value(*byte) {
             *byte = b' ';

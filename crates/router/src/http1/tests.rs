@@ -256,7 +256,7 @@ fn nothing_that_is_added_can_break_its_line() {
     let text = written(|out| head.write(out));
     assert_eq!(
         text,
-        "GET / HTTP/1.1\r\nHost: b    GET /\r\nX: a  Evil: 1 \r\n\r\n"
+        "GET / HTTP/1.1\r\nHost: b    GET /\r\nX: a  Evil: 1\r\n\r\n"
     );
     let text = written(|out| {
         write_response(
