@@ -16,10 +16,10 @@ pub mod names;
 pub mod state;
 pub mod transform;
 
-pub use bind::BindError;
+pub use bind::{BindError, BoundTree, Mounted};
 pub use delegation::Delegation;
 pub use endpoint::{Addr, Addrs, Bound, Endpoint, Name, Target};
-pub use interpreter::Interpreter;
+pub use interpreter::{DefaultInterpreter, Interpreter};
 pub use matcher::PathMatcher;
 pub use namer::{Activity, Namer, NamerError, Rebind, Transformer, each_leaf};
 pub use names::{Binding, Cause, Leaf, LeafTarget, Names, NamesConfig, NamesLimits, Outcome};

@@ -1,14 +1,37 @@
-//! A router's names: what it has bound, kept current.
+//! A router's names: what it has bound, kept current, within bounds.
 
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use dtab::{Dtab, NameTree, Path};
+use dtab::{Dtab, Path};
+use tokio::runtime::Handle;
 
-use crate::{Addr, BindError, Interpreter};
+use crate::{Delegation, Interpreter, Reads};
+
+mod binding;
+mod outcome;
+#[cfg(test)]
+mod tests;
+
+pub use binding::Binding;
+use binding::Question;
+pub use outcome::{Cause, Leaf, LeafTarget, Outcome};
+
+/// How often within the idle time unused bindings are looked for.
+const SWEEPS: u32 = 8;
 
 /// A router's names: base dtab, interpreter and the shared cache of live bindings.
-pub struct Names {}
+pub struct Names {
+    interpreter: Arc<dyn Interpreter>,
+    base: Dtab,
+    limits: NamesLimits,
+    control: Handle,
+    kept: Mutex<Kept>,
+    oneshots: AtomicU64,
+    evicted: AtomicU64,
+}
 
 /// What [`Names::new`] needs.
 pub struct NamesConfig {
@@ -18,18 +41,19 @@ pub struct NamesConfig {
     pub base: Dtab,
     /// How much is kept.
     pub limits: NamesLimits,
-    /// Where bindings are kept current.
-    pub control: tokio::runtime::Handle,
+    /// Where bindings are kept current; its clock is needed, too.
+    pub control: Handle,
 }
 
 /// How many bindings are kept, and how long.
 #[derive(Clone, Copy, Debug)]
 pub struct NamesLimits {
-    /// Names that lead somewhere, as Linkerd's `bindingCache.paths`.
+    /// Names that lead somewhere, as Linkerd's `bindingCache.paths`. When there are more, an unused one goes, and when
+    /// all are in use, the binding is for one request.
     pub paths: usize,
     /// After how long without use a binding is given up, as Linkerd's `bindingCache.idleTtlSecs`.
     pub idle: Duration,
-    /// Names that lead nowhere.
+    /// Names that lead nowhere; the oldest goes when there are more.
     pub unknown: usize,
 }
 
@@ -44,76 +68,250 @@ impl Default for NamesLimits {
     }
 }
 
+type Key = (Path, Dtab);
+
+#[derive(Default)]
+struct Kept {
+    known: HashMap<Key, Entry>,
+    unknown: HashMap<Key, Entry>,
+    /// The unknown ones by age; also keys of some that have gone since.
+    oldest: VecDeque<Key>,
+}
+
+struct Entry {
+    binding: Arc<Binding>,
+    /// Sweeps since it was used.
+    idle: u32,
+}
+
 impl Names {
     /// Names with nothing bound yet.
     pub fn new(config: NamesConfig) -> Arc<Self> {
-        _ = config;
-        Arc::new(Self {})
+        let NamesConfig {
+            interpreter,
+            base,
+            limits,
+            control,
+        } = config;
+        let names = Arc::new(Self {
+            interpreter,
+            base,
+            limits,
+            control,
+            kept: Mutex::default(),
+            oneshots: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+        });
+        names
+            .control
+            .spawn(sweep(Arc::downgrade(&names), limits.idle / SWEEPS));
+        names
+    }
+
+    /// The binding of `path` under the base dtab and a request's own: from the cache, or bound now. Never waits: see
+    /// [`Binding::settled`].
+    pub fn binding(&self, path: &Path, local: &Dtab) -> Arc<Binding> {
+        let key = (path.clone(), local.clone());
+        if let Some(binding) = self.kept().find(&key) {
+            return binding;
+        }
+        let question = Question {
+            interpreter: self.interpreter.clone(),
+            base: self.base.clone(),
+            local: local.clone(),
+            path: path.clone(),
+        };
+        // Outside the lock: other threads' names need not wait for this one.
+        let binding = Binding::start(question, &self.control);
+        let mut kept = self.kept();
+        if let Some(earlier) = kept.find(&key) {
+            return earlier;
+        }
+        let entry = Entry {
+            binding: binding.clone(),
+            idle: 0,
+        };
+        let (gone, stored) = kept.insert(key, entry, &self.limits);
+        drop(kept);
+        self.evicted
+            .fetch_add(u64::from(gone.is_some()), Ordering::Relaxed);
+        self.oneshots
+            .fetch_add(u64::from(!stored), Ordering::Relaxed);
+        binding
+    }
+
+    /// The way of `path`, for people; none when the interpreter cannot show it. Asks what a request's binding asks.
+    pub fn explain(&self, path: &Path, local: &Dtab) -> Option<Delegation> {
+        self.interpreter
+            .delegate(&self.base, local, path, &mut Reads::new())
+    }
+
+    /// The way of `path`, once all of it is known. May wait for ever: Linkerd gives it 2 s. Cancel safe.
+    pub async fn explained(&self, path: &Path, local: &Dtab) -> Option<Delegation> {
+        loop {
+            let mut reads = Reads::new();
+            let delegation = self
+                .interpreter
+                .delegate(&self.base, local, path, &mut reads)?;
+            if delegation.pending().is_none() {
+                return Some(delegation);
+            }
+            reads.changed().await;
+        }
+    }
+
+    /// The names that are kept, with what they lead to.
+    pub fn snapshot(&self) -> Vec<(Path, Dtab, Arc<Outcome>)> {
+        let kept = self.kept();
+        let entries = kept.known.iter().chain(&kept.unknown);
+        entries
+            .map(|((path, local), entry)| (path.clone(), local.clone(), entry.binding.current()))
+            .collect()
+    }
+
+    /// How many bindings were for one request, as the cache was full of names in use.
+    pub fn oneshots(&self) -> u64 {
+        self.oneshots.load(Ordering::Relaxed)
+    }
+
+    /// How many bindings made room for others.
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    /// How many bindings are kept that lead somewhere, and that lead nowhere.
+    pub fn sizes(&self) -> (usize, usize) {
+        let kept = self.kept();
+        (kept.known.len(), kept.unknown.len())
+    }
+
+    /// The router's own dtab.
+    pub const fn base(&self) -> &Dtab {
+        &self.base
+    }
+
+    /// Who binds.
+    pub fn interpreter(&self) -> &Arc<dyn Interpreter> {
+        &self.interpreter
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Nothing in there is half done when somebody panics.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A name with its outcome, kept current as long as anyone holds it.
-#[derive(Debug)]
-pub struct Binding {}
-
-/// What a name leads to at one moment.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// Not known yet.
-    Pending {
-        /// What is waited for.
-        waiting_for: Arc<str>,
-    },
-    /// It can't be bound.
-    Failed(Arc<BindError>),
-    /// Bound: a tree without alternatives.
-    Bound(NameTree<Leaf>),
+/// Gives up what was not used for the idle time, until the names themselves are gone.
+async fn sweep(names: Weak<Names>, period: Duration) {
+    loop {
+        tokio::time::sleep(period).await;
+        let Some(names) = names.upgrade() else {
+            return;
+        };
+        let gone = names.kept().sweep();
+        drop(gone);
+    }
 }
 
-/// Where a branch ends: a snapshot.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Leaf {
-    /// The cluster's identity.
-    pub id: Path,
-    /// What the namer did not use up.
-    pub residual: Path,
-    /// What is there.
-    pub to: LeafTarget,
+impl Kept {
+    fn find(&mut self, key: &Key) -> Option<Arc<Binding>> {
+        let entry = self.known.get(key).or_else(|| self.unknown.get(key))?;
+        entry.binding.touch();
+        Some(entry.binding.clone())
+    }
+
+    /// Puts the entry where it belongs. What made room for it, to be dropped outside of the lock, and whether it is
+    /// kept at all.
+    fn insert(&mut self, key: Key, entry: Entry, limits: &NamesLimits) -> (Option<Entry>, bool) {
+        if !entry.leads_nowhere() {
+            let gone = (self.known.len() >= limits.paths)
+                .then(|| self.make_room())
+                .flatten();
+            let room = self.known.len() < limits.paths;
+            if room {
+                self.known.insert(key, entry);
+            }
+            return (gone, room);
+        }
+        let mut gone = None;
+        while self.unknown.len() >= limits.unknown.max(1)
+            && let Some(oldest) = self.oldest.pop_front()
+        {
+            gone = self.unknown.remove(&oldest).or(gone);
+        }
+        if limits.unknown > 0 {
+            self.oldest.push_back(key.clone());
+            self.unknown.insert(key, entry);
+        }
+        (gone, limits.unknown > 0)
+    }
+
+    /// Takes out the one that was unused the longest, of those that nobody holds.
+    fn make_room(&mut self) -> Option<Entry> {
+        let free = self
+            .known
+            .iter()
+            .filter(|(_, entry)| Arc::strong_count(&entry.binding) == 1);
+        let (key, _) = free.max_by_key(|(_, entry)| entry.idle)?;
+        let key = key.clone();
+        self.known.remove(&key)
+    }
+
+    /// Ages all entries; what is too old, to be dropped outside of the lock.
+    fn sweep(&mut self) -> Vec<Entry> {
+        let (mut gone, mut found, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        for (key, entry) in self
+            .known
+            .extract_if(|_, entry| entry.age() || entry.leads_nowhere())
+        {
+            match entry.is_old() {
+                true => gone.push(entry),
+                false => lost.push((key, entry)),
+            }
+        }
+        for (key, entry) in self
+            .unknown
+            .extract_if(|_, entry| entry.age() || !entry.leads_nowhere())
+        {
+            match entry.is_old() {
+                true => gone.push(entry),
+                false => found.push((key, entry)),
+            }
+        }
+        for (key, entry) in lost {
+            self.oldest.push_back(key.clone());
+            self.unknown.insert(key, entry);
+        }
+        self.known.extend(found);
+        let Self {
+            unknown, oldest, ..
+        } = self;
+        oldest.retain(|key| unknown.contains_key(key));
+        gone
+    }
 }
 
-/// What is at a leaf.
-#[derive(Clone, Debug, PartialEq)]
-pub enum LeafTarget {
-    /// The router answers this status itself.
-    Status(u16),
-    /// Endpoints.
-    Addr(Addr),
-}
+impl Entry {
+    /// Known to lead nowhere: what is not known yet may still come.
+    fn leads_nowhere(&self) -> bool {
+        match self.binding.current().cause() {
+            None | Some(Cause::Pending { .. }) => false,
+            // It exists: how many endpoints it has changes all the time.
+            Some(Cause::AddrNeg | Cause::AddrEmpty | Cause::AddrFailed(_)) => false,
+            Some(_) => true,
+        }
+    }
 
-/// Why a name, or a leaf, leads nowhere.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Cause {
-    /// No rule and no namer knows the name (RT-E101).
-    Neg,
-    /// A `!` or `/$/fail` (RT-E102).
-    Fail,
-    /// A `$` or `/$/nil` (RT-E105).
-    Empty,
-    /// The address set is Neg: a transformer left no address (RT-E104).
-    AddrNeg,
-    /// The address set is empty (RT-E105).
-    AddrEmpty,
-    /// The address set's source fails and nothing is known (RT-E117).
-    AddrFailed(Arc<str>),
-    /// Not known yet (RT-E103).
-    Pending {
-        /// What is waited for.
-        waiting_for: Arc<str>,
-    },
-    /// The rules lead round in a circle, or too far (RT-E116).
-    TooDeep,
-    /// The lookup budget is spent (RT-E116).
-    Budget,
-    /// A namer or the interpreter fails (RT-E117).
-    Failed(Arc<BindError>),
+    /// One sweep older, or as new when it was used; true when it is too old now.
+    fn age(&mut self) -> bool {
+        self.idle = match self.binding.was_used() {
+            true => 0,
+            false => self.idle + 1,
+        };
+        self.is_old()
+    }
+
+    const fn is_old(&self) -> bool {
+        self.idle > SWEEPS
+    }
 }
