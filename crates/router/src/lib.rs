@@ -1,1 +1,37 @@
-//! See the folder's Cargo.toml.
+//! From a request to a response, on one node. A request passes the files in this order: [`server`] accepts its connection
+//! and gives it to a worker, `connection` reads its head, `handle` walks it through all its steps (**start reading
+//! there**): `context` takes the `l5d-*` and trace headers, `identify` names it (`/svc/web`), `routes` has the name
+//! bound (by `naming`), `balance` picks an endpoint, `client` has the connection to it, `exchange` sends and receives,
+//! `classify` judges the answer, `respond` makes answers of errors. `stats` and `spans` are what is told about it.
+//!
+//! Not here: what a dtab means (`dtab`), where endpoints come from (`naming`), Kubernetes, YAML.
+
+mod access_log;
+mod accrual;
+mod balance;
+mod budget;
+mod call;
+mod classify;
+mod client;
+mod connection;
+mod context;
+mod exchange;
+mod forwarded;
+mod handle;
+pub mod http1;
+mod identify;
+mod io;
+mod respond;
+mod router;
+mod routes;
+pub mod server;
+pub mod settings;
+mod stats;
+mod timer;
+mod worker;
+
+pub use identify::{Identified, NotIdentified, identify_head};
+pub use respond::RouteError;
+pub use router::{ClientState, Reporting, Router};
+pub use server::{DataPlane, Drained, StartError};
+pub use settings::RouterSettings;

@@ -1,0 +1,257 @@
+//! What is told about one request: counters, latency, spans, the access line. One guard around the request's way; the
+//! way itself only notes facts.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use telemetry::code::Code;
+use telemetry::metrics::Outcome;
+use telemetry::span::{Kind, SpanRecord, now_us};
+use telemetry::trace::TraceContext;
+
+use crate::context::Context;
+use crate::http1::RequestHead;
+use crate::routes::{Local, Service};
+use crate::stats::{PairStats, ServerStats};
+
+/// One request, from its head to the end of its answer. Dropping it without an end counts it as given up by the client.
+pub(crate) struct Call<'a> {
+    local: &'a Local,
+    server: &'a ServerStats,
+    listener: SocketAddr,
+    peer: SocketAddr,
+    began: Instant,
+    /// When it began, in µs since 1970; only for sampled requests.
+    began_us: u64,
+    /// The server span's.
+    pub(crate) trace: TraceContext,
+    service: Option<Rc<Service>>,
+    /// Of the branch that the last attempt went to.
+    pair: Option<Arc<PairStats>>,
+    pub(crate) retries: u64,
+    ended: bool,
+}
+
+/// One attempt, for its span and the client's counters.
+pub(crate) struct Attempt {
+    pub(crate) began: Instant,
+    pub(crate) trace: TraceContext,
+    began_us: u64,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn begin(
+        local: &'a Local,
+        server: &'a ServerStats,
+        listener: SocketAddr,
+        peer: SocketAddr,
+    ) -> Self {
+        server.requests.begin();
+        Self {
+            local,
+            server,
+            listener,
+            peer,
+            began: Instant::now(),
+            began_us: 0,
+            trace: TraceContext::root(),
+            service: None,
+            pair: None,
+            retries: 0,
+            ended: false,
+        }
+    }
+
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// The context is known: the server's span continues the caller's trace, or begins one.
+    pub(crate) fn context(&mut self, context: &Context) {
+        let mut trace = context
+            .trace
+            .as_ref()
+            .map_or(self.trace, TraceContext::child);
+        self.local
+            .router
+            .reporting
+            .sampling
+            .decide(&mut trace, context.sample_rate);
+        self.trace = trace;
+        if self.is_sampled() {
+            self.began_us = now_us();
+        }
+    }
+
+    /// It has a name.
+    pub(crate) fn service(&mut self, service: &Rc<Service>) {
+        service.stats.requests.begin();
+        self.service = Some(Rc::clone(service));
+    }
+
+    /// It is sent to a bound name.
+    pub(crate) fn client(&mut self, pair: &Arc<PairStats>) {
+        self.pair = Some(Arc::clone(pair));
+    }
+
+    fn is_sampled(&self) -> bool {
+        self.trace.is_sampled() && self.local.router.reporting.recorder.is_on()
+    }
+
+    pub(crate) fn attempt(&self) -> Attempt {
+        let began_us = if self.is_sampled() { now_us() } else { 0 };
+        Attempt {
+            began: Instant::now(),
+            trace: self.trace.child(),
+            began_us,
+        }
+    }
+
+    /// An attempt has ended; makes its span.
+    pub(crate) fn attempted(
+        &self,
+        attempt: &Attempt,
+        facts: &AttemptFacts<'_>,
+        head: &RequestHead,
+    ) {
+        if attempt.began_us == 0 {
+            return;
+        }
+        let end = now_us();
+        let method = String::from_utf8_lossy(head.method());
+        let uri = String::from_utf8_lossy(head.target());
+        let path = uri.split(['?', '#']).next().unwrap_or("/");
+        let mut tags = vec![
+            ("http.uri".into(), uri.as_ref().into()),
+            ("http.req.method".into(), method.as_ref().into()),
+            ("http.req.host".into(), header(head, "Host")),
+            ("http.req.version".into(), head.version().as_str().into()),
+            ("client".into(), facts.id.into()),
+        ];
+        if let Some(status) = facts.status {
+            tags.push(("http.rsp.status".into(), status.to_string().into()));
+            tags.push(("http.rsp.version".into(), "HTTP/1.1".into()));
+        }
+        if !facts.residual.is_empty() {
+            tags.push(("residual".into(), facts.residual.into()));
+        }
+        if self.retries > 0 {
+            tags.push(("finagle.retry".into(), self.retries.to_string().into()));
+        }
+        tags.push((
+            "l5d.success".into(),
+            if facts.success {
+                "1.0".into()
+            } else {
+                "0.0".into()
+            },
+        ));
+        self.local.router.reporting.recorder.record(SpanRecord {
+            context: attempt.trace,
+            kind: Kind::Client,
+            name: format!("{} {path}", method.to_lowercase()).into(),
+            service: facts.id.trim_start_matches('/').into(),
+            start_us: attempt.began_us,
+            duration_us: end.saturating_sub(attempt.began_us).max(1),
+            local: facts.local,
+            remote: facts.remote,
+            tags,
+            annotations: Vec::new(),
+            error: facts.code,
+        });
+    }
+
+    /// The request has ended: `status` is what the client was answered, `code` is ours if we made the answer.
+    pub(crate) fn end(
+        &mut self,
+        status: Option<u16>,
+        success: bool,
+        code: Option<Code>,
+        exception: Option<&str>,
+    ) {
+        self.ended = true;
+        let latency_us = self.began.elapsed().as_micros() as u64;
+        let outcome = Outcome {
+            status,
+            success,
+            code,
+            exception,
+            latency_us,
+        };
+        self.server.requests.end(&outcome);
+        match (&self.service, &self.pair) {
+            (Some(service), pair) => {
+                service.stats.requests.end(&outcome);
+                service.stats.retries_per_request.record(self.retries);
+                match pair {
+                    Some(pair) => pair.outcomes.end(&outcome),
+                    None => service.stats.outcomes.end(&outcome),
+                }
+            }
+            (None, _) => self.local.stats.outcomes.end(&outcome),
+        }
+        if self.began_us > 0 {
+            self.span(&outcome);
+        }
+    }
+
+    fn span(&self, outcome: &Outcome<'_>) {
+        let label = &self.local.router.settings.label;
+        let mut tags = vec![("router.label".into(), (&**label).into())];
+        let mut name = label.to_string();
+        if let Some(service) = &self.service {
+            let path = service.shared.path.to_string();
+            name = format!("{label} {path}");
+            tags.push(("service".into(), path.into()));
+        }
+        if let Some(status) = outcome.status {
+            tags.push(("http.status_code".into(), status.to_string().into()));
+        }
+        if let Some(code) = outcome.code {
+            tags.push(("rutter.code".into(), code.as_str().into()));
+        }
+        if self.retries > 0 {
+            tags.push(("retries".into(), self.retries.to_string().into()));
+        }
+        self.local.router.reporting.recorder.record(SpanRecord {
+            context: self.trace,
+            kind: Kind::Server,
+            name: name.into(),
+            service: Arc::clone(label),
+            start_us: self.began_us,
+            duration_us: outcome.latency_us.max(1),
+            local: Some(self.listener),
+            remote: Some(self.peer),
+            tags,
+            annotations: Vec::new(),
+            error: outcome.code,
+        });
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(None, false, Some(Code::E126), None);
+        }
+    }
+}
+
+/// What is told about an attempt.
+pub(crate) struct AttemptFacts<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) residual: &'a str,
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) remote: Option<SocketAddr>,
+    pub(crate) status: Option<u16>,
+    pub(crate) success: bool,
+    pub(crate) code: Option<Code>,
+}
+
+fn header(head: &RequestHead, name: &str) -> Box<str> {
+    head.get(name).map_or_else(Default::default, |value| {
+        String::from_utf8_lossy(value).into()
+    })
+}

@@ -1,0 +1,323 @@
+//! The router as a client: a bound name's endpoints, the pooled connections to them, and making new ones.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
+
+use dtab::Path;
+use naming::Addr;
+use tokio::net::TcpSocket;
+
+use crate::balance::{Candidate, Picker, Shared};
+use crate::budget::{Budget, Deposits};
+use crate::io::{Blocks, Buffer, Io};
+use crate::settings::ClientSettings;
+use crate::stats::{ClientGauges, ClientStats};
+use crate::timer::Timer;
+
+/// What all workers share of one bound name.
+pub(crate) struct ClientShared {
+    pub(crate) id: Path,
+    pub(crate) settings: ClientSettings,
+    pub(crate) requeues: Budget,
+    pub(crate) gauges: ClientGauges,
+    endpoints: Mutex<HashMap<SocketAddr, Weak<Shared>>>,
+    addr: Mutex<Addr>,
+    workers: usize,
+}
+
+impl ClientShared {
+    pub(crate) fn new(id: Path, settings: ClientSettings, workers: usize) -> Self {
+        let requeues = Budget::new(settings.requeue_budget, Instant::now());
+        Self {
+            id,
+            settings,
+            requeues,
+            gauges: ClientGauges::default(),
+            endpoints: Mutex::default(),
+            addr: Mutex::new(Addr::Pending),
+            workers,
+        }
+    }
+
+    /// The endpoint's record; the same one as long as anybody holds it.
+    fn endpoint(&self, addr: SocketAddr) -> Arc<Shared> {
+        let mut endpoints = self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = endpoints.get(&addr).and_then(Weak::upgrade) {
+            return known;
+        }
+        endpoints.retain(|_, known| known.strong_count() > 0);
+        let new = Shared::new(addr, self.workers, Instant::now());
+        endpoints.insert(addr, Arc::downgrade(&new));
+        new
+    }
+
+    /// The address set as it was last published, for `/client_state.json`.
+    pub(crate) fn addr(&self) -> Addr {
+        self.addr
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The endpoints in use, for people.
+    pub(crate) fn endpoints(&self) -> Vec<Arc<Shared>> {
+        let endpoints = self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        endpoints.values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// A worker's client of one bound name.
+pub(crate) struct Client {
+    pub(crate) shared: Arc<ClientShared>,
+    pub(crate) stats: Arc<ClientStats>,
+    pub(crate) deposits: Deposits,
+    /// When a request last came, in the worker's coarse seconds.
+    pub(crate) used: Cell<u64>,
+    endpoints: RefCell<Vec<Rc<Endpoint>>>,
+    picker: RefCell<Picker>,
+    worker: usize,
+}
+
+/// A worker's view of one endpoint.
+pub(crate) struct Endpoint {
+    pub(crate) shared: Arc<Shared>,
+    weight: f64,
+    idle: RefCell<Vec<Upstream>>,
+    /// Gone from the address set: what is under way ends, nothing is kept.
+    removed: Cell<bool>,
+}
+
+impl Candidate for Rc<Endpoint> {
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// A connection to an endpoint.
+pub(crate) struct Upstream {
+    pub(crate) io: Io,
+    pub(crate) buffer: Buffer,
+    pub(crate) local: Option<SocketAddr>,
+    /// It carried a request before.
+    pub(crate) reused: bool,
+    made: Instant,
+    idle_since: Instant,
+    _open: Open,
+}
+
+/// Counts an open connection while it lives.
+struct Open(Arc<ClientShared>, Arc<ClientStats>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.gauges.connections.decr();
+        self.1.closes.incr();
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    Refused(io::Error),
+    Timeout,
+}
+
+impl Client {
+    pub(crate) fn new(shared: Arc<ClientShared>, stats: Arc<ClientStats>, worker: usize) -> Self {
+        let seed = fastrand::u64(..);
+        let picker = Picker::new(shared.settings.balancer.clone(), seed, Instant::now());
+        Self {
+            shared,
+            stats,
+            deposits: Deposits::default(),
+            used: Cell::new(0),
+            endpoints: RefCell::default(),
+            picker: RefCell::new(picker),
+            worker,
+        }
+    }
+
+    /// Takes in a new address set: an endpoint that stays keeps its connections, latency and ejection state.
+    pub(crate) fn update(&self, addr: &Addr) {
+        *self
+            .shared
+            .addr
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = addr.clone();
+        let new: &[naming::Endpoint] = match addr {
+            Addr::Bound(endpoints) => endpoints,
+            // Nothing is known anew: what we have stays.
+            Addr::Pending | Addr::Failed(_) => return,
+            Addr::Neg => &[],
+        };
+        let mut endpoints = self.endpoints.borrow_mut();
+        let mut old: HashMap<_, _> = endpoints
+            .drain(..)
+            .map(|one| (one.shared.addr, one))
+            .collect();
+        for endpoint in new {
+            let one = match old.remove(&endpoint.addr) {
+                Some(known) if known.weight == endpoint.weight => known,
+                known => Rc::new(Endpoint {
+                    shared: known.as_ref().map_or_else(
+                        || {
+                            self.stats.adds.incr();
+                            self.shared.endpoint(endpoint.addr)
+                        },
+                        |known| Arc::clone(&known.shared),
+                    ),
+                    weight: endpoint.weight,
+                    idle: RefCell::new(known.map(|known| known.idle.take()).unwrap_or_default()),
+                    removed: Cell::new(false),
+                }),
+            };
+            endpoints.push(one);
+        }
+        for gone in old.into_values() {
+            self.stats.removes.incr();
+            gone.removed.set(true);
+            gone.idle.borrow_mut().clear();
+        }
+        self.picker.borrow_mut().update(new);
+        self.stats.updates.incr();
+        self.shared.gauges.endpoints.set(new.len() as i64);
+    }
+
+    /// An endpoint for the next attempt; `None` when there is none at all.
+    pub(crate) fn pick(
+        &self,
+        avoid: Option<SocketAddr>,
+        now: Instant,
+        at_us: u64,
+    ) -> Option<Rc<Endpoint>> {
+        let endpoints = self.endpoints.borrow();
+        let index = self
+            .picker
+            .borrow_mut()
+            .pick(&endpoints, avoid, now, at_us)?;
+        Some(Rc::clone(&endpoints[index]))
+    }
+
+    /// A pooled connection that is quiet, or `None`.
+    pub(crate) fn reuse(
+        &self,
+        endpoint: &Endpoint,
+        blocks: &Blocks,
+        now: Instant,
+    ) -> Option<Upstream> {
+        let settings = &self.shared.settings;
+        // The last one that was put back: the others may grow old and be closed.
+        while let Some(mut upstream) = endpoint.idle.borrow_mut().pop() {
+            let old = settings
+                .session_life
+                .is_some_and(|life| now.duration_since(upstream.made) > life);
+            if !old
+                && now.duration_since(upstream.idle_since) < settings.pool_idle
+                && upstream.io.is_quiet()
+            {
+                upstream.buffer = blocks.take();
+                upstream.reused = true;
+                return Some(upstream);
+            }
+        }
+        None
+    }
+
+    /// A new connection. `timer` is armed for it. Cancel safe.
+    pub(crate) async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        blocks: &Blocks,
+        timer: &Timer,
+        deadline: Option<Instant>,
+    ) -> Result<Upstream, ConnectError> {
+        let began = Instant::now();
+        let limit = began + self.shared.settings.connect_timeout;
+        timer.arm(deadline.map_or(limit, |deadline| deadline.min(limit)));
+        let addr = endpoint.shared.addr;
+        let connecting = async {
+            let socket = if addr.is_ipv6() {
+                TcpSocket::new_v6()
+            } else {
+                TcpSocket::new_v4()
+            }?;
+            socket.set_nodelay(true)?;
+            socket.set_keepalive(true)?;
+            socket.connect(addr).await
+        };
+        let result = tokio::select! {
+            biased;
+            result = connecting => result.map_err(ConnectError::Refused),
+            () = timer.expired() => Err(ConnectError::Timeout),
+        };
+        timer.disarm();
+        let micros = began.elapsed().as_micros() as u64;
+        match result {
+            Ok(tcp) => {
+                self.stats.connects.incr();
+                self.stats.connect_latency.record(micros);
+                self.shared.gauges.connections.incr();
+                Ok(Upstream {
+                    local: tcp.local_addr().ok(),
+                    io: Io::Plain(tcp),
+                    buffer: blocks.take(),
+                    reused: false,
+                    made: began,
+                    idle_since: began,
+                    _open: Open(Arc::clone(&self.shared), Arc::clone(&self.stats)),
+                })
+            }
+            Err(error) => {
+                self.stats.failed_connect_latency.record(micros);
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts a connection back that is clean: no unread bytes, and both sides keep it.
+    pub(crate) fn put_back(
+        &self,
+        endpoint: &Endpoint,
+        mut upstream: Upstream,
+        blocks: &Blocks,
+        now: Instant,
+    ) {
+        debug_assert!(upstream.buffer.is_empty());
+        blocks.give(std::mem::take(&mut upstream.buffer));
+        if !endpoint.removed.get() {
+            upstream.idle_since = now;
+            endpoint.idle.borrow_mut().push(upstream);
+        }
+    }
+
+    /// Closes pooled connections that are too old, or that the endpoint closed. Every second or so.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let settings = &self.shared.settings;
+        let min = settings.pool_min as usize;
+        for endpoint in self.endpoints.borrow().iter() {
+            let mut idle = endpoint.idle.borrow_mut();
+            idle.retain(|one| one.io.is_quiet());
+            let fresh = |one: &Upstream| now.duration_since(one.idle_since) < settings.pool_idle;
+            // The oldest stand first.
+            let stale = idle.iter().take_while(|one| !fresh(one)).count();
+            let over = stale.min(idle.len().saturating_sub(min));
+            idle.drain(..over);
+        }
+    }
+
+    /// The worker this client belongs to.
+    pub(crate) fn worker(&self) -> usize {
+        self.worker
+    }
+}

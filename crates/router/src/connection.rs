@@ -1,0 +1,224 @@
+//! One connection of a client: head after head, each given to [`handle`](crate::handle).
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use telemetry::trace::Formats;
+
+use crate::call::Call;
+use crate::exchange::Downstream;
+use crate::handle::{After, handle};
+use crate::http1::{Parsed, RequestHead, ResponseHead, Version};
+use crate::identify::Identified;
+use crate::io::{BLOCK, Buffer, Io};
+use crate::respond::{self, Answering, RouteError};
+use crate::routes::Local;
+use crate::stats::ServerStats;
+
+/// A head must be complete this long after its first byte.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// The two ends of a client's connection.
+pub(crate) struct Ends {
+    /// Which of the router's servers accepted it.
+    pub(crate) server: usize,
+    pub(crate) local: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    /// Random.
+    pub(crate) id: u64,
+    pub(crate) stats: Arc<ServerStats>,
+}
+
+/// What a request needs while it is served; handed from request to request.
+#[derive(Default)]
+pub(crate) struct Job {
+    pub(crate) request: RequestHead,
+    pub(crate) response: ResponseHead,
+    pub(crate) name: Identified,
+    pub(crate) key: Vec<u8>,
+    /// The head that goes up.
+    pub(crate) up: Vec<u8>,
+    pub(crate) formats: Formats,
+    pub(crate) client_http10: bool,
+    pub(crate) client_keeps: bool,
+}
+
+/// What came of waiting for a head.
+enum Head {
+    Complete,
+    /// The connection is done with.
+    End,
+    /// It was said to be readable and was not.
+    Nothing,
+    Bad(RouteError),
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(local: Rc<Local>, ends: Ends, io: Io) {
+    let worker = &local.worker;
+    let began = Instant::now();
+    let mut down = Downstream {
+        io,
+        buffer: Buffer::default(),
+        out: Vec::new(),
+        written: 0,
+        half_closed: false,
+        timer: worker.timers.timer(),
+        sent: 0,
+        received: 0,
+    };
+    let settings = &local.router.settings.servers[ends.server];
+    let (mut sent, mut received) = (0, 0);
+    loop {
+        if down.buffer.is_empty() {
+            worker.blocks.give(std::mem::take(&mut down.buffer));
+            if down.half_closed || !wait(&local, &mut down, settings.idle_time).await {
+                break;
+            }
+            down.buffer = worker.blocks.take();
+        }
+        let mut job = worker.jobs.borrow_mut().pop().unwrap_or_default();
+        let after = match read_head(&local, &mut down, &mut job).await {
+            Head::End => After::Close,
+            Head::Nothing => After::Keep,
+            Head::Bad(error) => {
+                refuse_head(&local, &ends, &mut down, &error).await;
+                After::Close
+            }
+            Head::Complete => {
+                let old = settings
+                    .life_time
+                    .is_some_and(|life| began.elapsed() > life);
+                job.client_http10 = job.request.version() == Version::Http10;
+                job.client_keeps = job.request.keep_alive() && !old && !worker.draining();
+                handle(&local, &ends, &mut down, &mut job).await
+            }
+        };
+        worker.give_job(job);
+        ends.stats.received.add(down.received - received);
+        ends.stats.sent.add(down.sent - sent);
+        (sent, received) = (down.sent, down.received);
+        if after == After::Close {
+            break;
+        }
+    }
+    linger(&mut down).await;
+    worker.blocks.give(std::mem::take(&mut down.buffer));
+}
+
+/// Waits for the next request, with no buffer. False: the connection ends.
+async fn wait(local: &Local, down: &mut Downstream, idle: Option<Duration>) -> bool {
+    let worker = &local.worker;
+    match idle {
+        Some(idle) => down.timer.arm_in(idle),
+        None => down.timer.disarm(),
+    }
+    if worker.draining() {
+        // A request that is already on its way is served.
+        down.timer.arm_in(Duration::from_millis(20));
+    }
+    let readable = poll_fn(|cx| {
+        if let Poll::Ready(result) = down.io.poll_readable(cx) {
+            return Poll::Ready(result.is_ok());
+        }
+        down.timer.poll(cx).map(|()| false)
+    });
+    let readable = tokio::select! {
+        biased;
+        readable = readable => readable,
+        () = worker.drained.notified() => false,
+    };
+    down.timer.disarm();
+    readable
+}
+
+/// Reads until a head is complete.
+async fn read_head(local: &Local, down: &mut Downstream, job: &mut Job) -> Head {
+    let limits = &local.worker.limits;
+    let (limits, most) = (limits, limits.head + BLOCK);
+    job.request.reset();
+    let mut armed = false;
+    let head = poll_fn(|cx| {
+        loop {
+            if !down.buffer.is_empty() {
+                match job.request.parse(down.buffer.bytes(), limits) {
+                    Err(error) => return Poll::Ready(Head::Bad(RouteError::BadHead(error))),
+                    Ok(Parsed::Complete { consumed }) => {
+                        down.buffer.consume(consumed);
+                        return Poll::Ready(Head::Complete);
+                    }
+                    Ok(Parsed::Partial) => {}
+                }
+            }
+            match down.poll_fill(cx, most) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(Head::End),
+                Poll::Pending => break,
+            }
+        }
+        if down.buffer.is_empty() {
+            return Poll::Ready(Head::Nothing);
+        }
+        if !std::mem::replace(&mut armed, true) {
+            down.timer.arm_in(HEAD_TIME);
+        }
+        match down.timer.poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Head::Bad(RouteError::TooSlow(
+                "the request's head was not complete within 10 s",
+            ))),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    if armed {
+        down.timer.disarm();
+    }
+    head
+}
+
+/// Answers a head that cannot be read.
+async fn refuse_head(local: &Local, ends: &Ends, down: &mut Downstream, error: &RouteError) {
+    let mut call = Call::begin(local, &ends.stats, ends.local, ends.peer);
+    let who = Answering {
+        router: &local.router.settings.label,
+        node: &local.router.reporting.node,
+        terse: local.router.settings.servers[ends.server].clear_context,
+        close: true,
+    };
+    respond::to_error(&mut down.out, error, &who, None);
+    down.flush().await;
+    call.end(Some(error.status()), true, Some(error.code()), None);
+}
+
+/// Closes so that the client can still read what was written: FIN first, and what it sends is read away for a moment.
+/// Closing with unread bytes would send RST, and with it the answer could be lost.
+async fn linger(down: &mut Downstream) {
+    let mut left = 64 * 1024usize;
+    down.timer.arm_in(Duration::from_secs(1));
+    let mut shut = false;
+    poll_fn(|cx| {
+        if !shut {
+            match down.io.poll_shutdown(cx) {
+                Poll::Pending => return down.timer.poll(cx),
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => shut = true,
+            }
+        }
+        if down.half_closed {
+            return Poll::Ready(());
+        }
+        loop {
+            down.buffer.clear();
+            match down.poll_fill(cx, BLOCK) {
+                Poll::Pending => return down.timer.poll(cx),
+                Poll::Ready(Ok(n)) if n > 0 && n < left => left -= n,
+                Poll::Ready(_) => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,578 @@
+//! One attempt on the wire: the request goes up while the response comes down, both in bounded memory.
+//!
+//! First [`Exchange::until_head`] sends the request and waits for the response's head (the request's body may still be
+//! on its way then); the caller judges it and either gives the attempt up or lets [`Exchange::forward`] pass the
+//! response on. Bodies are never taken apart: their bytes pass through as they came, chunk framing included.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use crate::client::Upstream;
+use crate::http1::{
+    BodyError, BodyScanner, Framing, HeadError, Limits, Method, Parsed, ResponseHead,
+};
+use crate::io::{BLOCK, BLOCK_MAX, Buffer, Io};
+use crate::timer::Timer;
+
+/// No byte of a body for so long is a stall.
+const STALL: Duration = Duration::from_secs(60);
+/// After an early response, so much of the request is still read before the connection is closed.
+const DRAIN_BYTES: usize = 64 * 1024;
+/// And for so long.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// The client's side of a connection.
+pub(crate) struct Downstream {
+    pub(crate) io: Io,
+    /// What was read and is not done with: a request's body, then perhaps the next request.
+    pub(crate) buffer: Buffer,
+    /// What is to be written.
+    pub(crate) out: Vec<u8>,
+    /// How much of `out` was written.
+    pub(crate) written: usize,
+    /// The client sent FIN.
+    pub(crate) half_closed: bool,
+    pub(crate) timer: Timer,
+    /// Bytes written to the client, and read from it, for metrics.
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+}
+
+/// A request's body on its way up, over all attempts.
+pub(crate) struct RequestBody {
+    scanner: BodyScanner,
+    /// Bytes at the front of the buffer that belong to the body.
+    scanned: usize,
+    /// Of those, bytes that this attempt has written.
+    sent: usize,
+    /// The bytes stay in the buffer until the request is answered.
+    retained: bool,
+    /// Bytes were written and dropped: the body cannot be sent again.
+    taken: bool,
+}
+
+/// What ended an attempt before its response head.
+#[derive(Debug)]
+pub(crate) enum AttemptError {
+    /// The connection broke. `unsent`: the request's complete head was never handed to the socket.
+    Broken {
+        unsent: bool,
+        error: Option<io::Error>,
+    },
+    /// The response's head is malformed or too large.
+    BadResponse(HeadError),
+    /// The deadline passed.
+    Deadline,
+    /// The client's body stands still.
+    BodyStalled,
+    /// The client's body is malformed.
+    BadBody(BodyError),
+    /// The client went away.
+    ClientGone,
+}
+
+/// How a forwarded response ended.
+#[derive(Debug)]
+pub(crate) enum Forwarded {
+    /// All of it was handed to the client.
+    Whole,
+    /// The endpoint closed or broke the framing in the middle of the body.
+    UpstreamBroke(String),
+    /// Nothing came from the endpoint, or could be written to the client, for too long.
+    Stalled,
+    /// The client went away.
+    ClientGone,
+}
+
+impl RequestBody {
+    /// `keep_up_to`: a body of at most so many bytes stays in the buffer, so that it can be sent again.
+    pub(crate) fn new(
+        framing: Framing,
+        buffer: &Buffer,
+        keep_up_to: u64,
+    ) -> Result<Self, BodyError> {
+        let mut body = Self {
+            scanner: BodyScanner::new(framing),
+            scanned: 0,
+            sent: 0,
+            retained: false,
+            taken: false,
+        };
+        body.scan(buffer)?;
+        let short = matches!(framing, Framing::Length(n) if n <= keep_up_to.min(BLOCK_MAX as u64));
+        body.retained = short || body.scanner.is_done();
+        Ok(body)
+    }
+
+    fn scan(&mut self, buffer: &Buffer) -> Result<(), BodyError> {
+        while !self.scanner.is_done() && self.scanned < buffer.len() {
+            let scanned = self.scanner.scan(&buffer.bytes()[self.scanned..])?;
+            self.scanned += scanned.consumed;
+            if scanned.consumed == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all that was read of it is still there.
+    pub(crate) fn can_be_sent_again(&self) -> bool {
+        !self.taken
+    }
+
+    /// Whether it has come to its end.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.scanner.is_done()
+    }
+
+    /// Another attempt sends it from its beginning.
+    pub(crate) fn rewind(&mut self) {
+        self.sent = 0;
+    }
+
+    fn wrote(&mut self, n: usize, buffer: &mut Buffer) {
+        if self.retained {
+            self.sent += n;
+        } else if n > 0 {
+            buffer.consume(n);
+            self.scanned -= n;
+            self.taken = true;
+        }
+    }
+
+    /// The request is answered: its bytes leave the buffer, what follows is the next request.
+    pub(crate) fn finish(&mut self, buffer: &mut Buffer) {
+        buffer.consume(self.scanned);
+        self.scanned = 0;
+        self.sent = 0;
+    }
+}
+
+impl Downstream {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.out.len() {
+            let n = ready!(self.io.poll_write(cx, &self.out[self.written..]))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += n;
+            self.sent += n as u64;
+        }
+        self.out.clear();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes all of `out`. False: the client is gone, or takes nothing for too long.
+    pub(crate) async fn flush(&mut self) -> bool {
+        self.timer.arm_in(STALL);
+        let done = poll_fn(|cx| {
+            if self.timer.poll(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            self.poll_flush(cx).map(|result| result.is_ok())
+        })
+        .await;
+        self.timer.disarm();
+        done
+    }
+
+    /// Reads more; `Ready(Ok(0))` at the end, and also when the buffer is full.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        if !self.buffer.make_room(most) {
+            return Poll::Ready(Ok(0));
+        }
+        let n = ready!(self.io.poll_read(cx, &mut self.buffer))?;
+        self.received += n as u64;
+        Poll::Ready(Ok(n))
+    }
+
+    /// Watches a client that has nothing to say: takes in up to one head of pipelined bytes, notes FIN, and fails when
+    /// it is gone.
+    fn poll_watch(&mut self, cx: &mut Context<'_>, held: usize) -> io::Result<()> {
+        while !self.half_closed && self.buffer.len() - held < BLOCK {
+            match self.poll_fill(cx, BLOCK_MAX) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => self.half_closed = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What sending can end with, besides success.
+enum SendError {
+    Upstream(io::Error),
+    Client,
+    BadBody(BodyError),
+}
+
+/// One attempt: the two connections and what is between them.
+pub(crate) struct Exchange<'a> {
+    pub(crate) down: &'a mut Downstream,
+    pub(crate) up: &'a mut Upstream,
+    pub(crate) body: &'a mut RequestBody,
+    /// The request's head as it is sent.
+    pub(crate) head: &'a [u8],
+    head_sent: usize,
+    all_sent: bool,
+    write_error: Option<io::Error>,
+    /// Something moved since the timer was armed.
+    moved: bool,
+}
+
+impl<'a> Exchange<'a> {
+    pub(crate) fn new(
+        down: &'a mut Downstream,
+        up: &'a mut Upstream,
+        body: &'a mut RequestBody,
+        head: &'a [u8],
+    ) -> Self {
+        body.rewind();
+        Self {
+            down,
+            up,
+            body,
+            head,
+            head_sent: 0,
+            all_sent: false,
+            write_error: None,
+            moved: false,
+        }
+    }
+
+    /// The part behind the response's head: `all_sent` as the part before it left it.
+    pub(crate) fn new_forwarding(
+        down: &'a mut Downstream,
+        up: &'a mut Upstream,
+        body: &'a mut RequestBody,
+        all_sent: bool,
+    ) -> Self {
+        Self {
+            down,
+            up,
+            body,
+            head: &[],
+            head_sent: 0,
+            all_sent,
+            write_error: None,
+            moved: false,
+        }
+    }
+
+    /// Whether the whole request went up.
+    pub(crate) fn all_sent(&self) -> bool {
+        self.all_sent
+    }
+
+    /// Sends until the request is whole; pending while a socket is not ready.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        loop {
+            self.body
+                .scan(&self.down.buffer)
+                .map_err(SendError::BadBody)?;
+            let head = &self.head[self.head_sent..];
+            let body = &self.down.buffer.bytes()[self.body.sent..self.body.scanned];
+            if !head.is_empty() || !body.is_empty() {
+                let n = match ready!(self.up.io.poll_write_two(cx, head, body)) {
+                    Ok(0) => {
+                        return Poll::Ready(Err(SendError::Upstream(
+                            io::ErrorKind::WriteZero.into(),
+                        )));
+                    }
+                    Ok(n) => n,
+                    Err(error) => return Poll::Ready(Err(SendError::Upstream(error))),
+                };
+                self.moved = true;
+                let of_head = n.min(head.len());
+                self.head_sent += of_head;
+                self.body.wrote(n - of_head, &mut self.down.buffer);
+                continue;
+            }
+            if self.body.is_complete() {
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(self.down.poll_fill(cx, BLOCK_MAX)) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(SendError::Client)),
+                Ok(_) => self.moved = true,
+            }
+        }
+    }
+
+    /// The request's side: sends, or watches the client once all is sent.
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<(), AttemptError> {
+        if !self.all_sent && self.write_error.is_none() {
+            match self.poll_send(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(())) => self.all_sent = true,
+                // The endpoint may have answered before it closed: what it said comes first.
+                Poll::Ready(Err(SendError::Upstream(error))) => self.write_error = Some(error),
+                Poll::Ready(Err(SendError::Client)) => return Err(AttemptError::ClientGone),
+                Poll::Ready(Err(SendError::BadBody(error))) => {
+                    return Err(AttemptError::BadBody(error));
+                }
+            }
+        }
+        let held = self.body.scanned;
+        self.down
+            .poll_watch(cx, held)
+            .map_err(|_| AttemptError::ClientGone)
+    }
+
+    /// Sends the request and waits for the head of its final response. Interim responses (1xx) are passed on to a client
+    /// that understands them.
+    pub(crate) async fn until_head(
+        &mut self,
+        response: &mut ResponseHead,
+        limits: &Limits,
+        interim: bool,
+        deadline: Option<Instant>,
+    ) -> Result<(), AttemptError> {
+        match deadline {
+            Some(deadline) => self.down.timer.arm(deadline),
+            None => self.down.timer.disarm(),
+        }
+        let mut stall_armed = false;
+        let result = poll_fn(|cx| {
+            self.poll_up(cx)?;
+            if !self.down.out.is_empty() && matches!(self.down.poll_flush(cx), Poll::Ready(Err(_)))
+            {
+                return Poll::Ready(Err(AttemptError::ClientGone));
+            }
+            if let Poll::Ready(result) = self.poll_head(cx, response, limits, interim) {
+                return Poll::Ready(result);
+            }
+            // Only an upload that did not go through at once can stall.
+            if !self.all_sent && self.write_error.is_none() && !stall_armed {
+                stall_armed = true;
+                self.arm_stall(deadline);
+            }
+            while self.down.timer.poll(cx).is_ready() {
+                let now = Instant::now();
+                if deadline.is_some_and(|deadline| deadline <= now) {
+                    return Poll::Ready(Err(AttemptError::Deadline));
+                }
+                if !self.all_sent && !std::mem::take(&mut self.moved) {
+                    return Poll::Ready(Err(AttemptError::BodyStalled));
+                }
+                self.arm_stall(deadline);
+            }
+            Poll::Pending
+        })
+        .await;
+        self.down.timer.disarm();
+        result
+    }
+
+    fn arm_stall(&mut self, deadline: Option<Instant>) {
+        let stall = Instant::now() + STALL;
+        self.moved = false;
+        self.down
+            .timer
+            .arm(deadline.map_or(stall, |deadline| deadline.min(stall)));
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        response: &mut ResponseHead,
+        limits: &Limits,
+        interim: bool,
+    ) -> Poll<Result<(), AttemptError>> {
+        loop {
+            if !self.up.buffer.is_empty() {
+                match response.parse(self.up.buffer.bytes(), limits) {
+                    Err(error) => return Poll::Ready(Err(AttemptError::BadResponse(error))),
+                    Ok(Parsed::Complete { consumed }) => {
+                        self.up.buffer.consume(consumed);
+                        if !response.interim() {
+                            return Poll::Ready(Ok(()));
+                        }
+                        if interim {
+                            response.write(&mut self.down.out);
+                            if let Poll::Ready(Err(_)) = self.down.poll_flush(cx) {
+                                return Poll::Ready(Err(AttemptError::ClientGone));
+                            }
+                        }
+                        continue;
+                    }
+                    Ok(Parsed::Partial) => {}
+                }
+            }
+            // `parse` refuses a head over its limit before the buffer is full.
+            self.up.buffer.make_room(BLOCK_MAX.max(limits.head + BLOCK));
+            match ready!(self.up.io.poll_read(cx, &mut self.up.buffer)) {
+                Ok(n) if n > 0 => {}
+                ended => {
+                    let unsent = self.head_sent < self.head.len();
+                    let error = self.write_error.take().or(ended.err());
+                    return Poll::Ready(Err(AttemptError::Broken { unsent, error }));
+                }
+            }
+        }
+    }
+
+    /// Passes the response on: `down.out` holds its head. `unchunk`: the client does not know chunks, so its framing is
+    /// taken off and the connection's end is the body's.
+    pub(crate) async fn forward(&mut self, framing: Framing, unchunk: bool) -> Forwarded {
+        let mut scanner = BodyScanner::new(framing);
+        let mut scanned = 0;
+        self.down.timer.arm_in(STALL * 2);
+        self.moved = false;
+        // A long silence is no stall as long as nothing is owed: server-sent events may pause. What is watched is a
+        // client that takes nothing, and an endpoint that stops in the middle of a body with a length.
+        let owes = matches!(framing, Framing::Length(_));
+        let mut blocked = false;
+        let end = poll_fn(|cx| {
+            match self.poll_down(cx, &mut scanner, &mut scanned, unchunk, &mut blocked) {
+                Poll::Ready(end) => return Poll::Ready(end),
+                Poll::Pending => {}
+            }
+            match self.poll_up(cx) {
+                Ok(()) => {}
+                Err(AttemptError::ClientGone) if self.all_sent => {
+                    return Poll::Ready(Forwarded::ClientGone);
+                }
+                // The upload fails while the response runs: nothing more goes up, the response goes on.
+                Err(_) => self.write_error = Some(io::ErrorKind::BrokenPipe.into()),
+            }
+            while self.down.timer.poll(cx).is_ready() {
+                if (blocked || owes) && !std::mem::take(&mut self.moved) {
+                    return Poll::Ready(Forwarded::Stalled);
+                }
+                self.moved = false;
+                self.down.timer.arm_in(STALL);
+            }
+            Poll::Pending
+        })
+        .await;
+        self.down.timer.disarm();
+        end
+    }
+
+    fn poll_down(
+        &mut self,
+        cx: &mut Context<'_>,
+        scanner: &mut BodyScanner,
+        scanned: &mut usize,
+        unchunk: bool,
+        blocked: &mut bool,
+    ) -> Poll<Forwarded> {
+        loop {
+            if let Err(error) = self.scan_down(scanner, scanned, unchunk) {
+                return Poll::Ready(Forwarded::UpstreamBroke(error.to_string()));
+            }
+            let head = &self.down.out[self.down.written..];
+            let body = &self.up.buffer.bytes()[..*scanned];
+            if !head.is_empty() || !body.is_empty() {
+                *blocked = true;
+                let n = match ready!(self.down.io.poll_write_two(cx, head, body)) {
+                    Ok(n) if n > 0 => n,
+                    _ => return Poll::Ready(Forwarded::ClientGone),
+                };
+                *blocked = false;
+                self.moved = true;
+                self.down.sent += n as u64;
+                let of_head = n.min(head.len());
+                self.down.written += of_head;
+                self.up.buffer.consume(n - of_head);
+                *scanned -= n - of_head;
+                if self.down.written == self.down.out.len() {
+                    self.down.out.clear();
+                    self.down.written = 0;
+                }
+                continue;
+            }
+            if scanner.is_done() {
+                return Poll::Ready(Forwarded::Whole);
+            }
+            self.up.buffer.make_room(BLOCK_MAX);
+            match ready!(self.up.io.poll_read(cx, &mut self.up.buffer)) {
+                Ok(0) => match scanner.eof() {
+                    Ok(()) => return Poll::Ready(Forwarded::Whole),
+                    Err(error) => return Poll::Ready(Forwarded::UpstreamBroke(error.to_string())),
+                },
+                Ok(_) => {
+                    self.moved = true;
+                    self.grow();
+                }
+                Err(error) => return Poll::Ready(Forwarded::UpstreamBroke(error.to_string())),
+            }
+        }
+    }
+
+    /// A stream that fills its block gets a larger one.
+    fn grow(&mut self) {
+        if self.up.buffer.len() == BLOCK {
+            self.up.buffer.make_room(BLOCK_MAX);
+        }
+    }
+
+    fn scan_down(
+        &mut self,
+        scanner: &mut BodyScanner,
+        scanned: &mut usize,
+        unchunk: bool,
+    ) -> Result<(), BodyError> {
+        while !scanner.is_done() && *scanned < self.up.buffer.len() {
+            let rest = &self.up.buffer.bytes()[*scanned..];
+            if unchunk {
+                let out = &mut self.down.out;
+                let part = scanner.data(rest, |data| out.extend_from_slice(data))?;
+                self.up.buffer.consume(part.consumed);
+                if part.consumed == 0 {
+                    break;
+                }
+            } else {
+                let part = scanner.scan(rest)?;
+                *scanned += part.consumed;
+                if part.consumed == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// After a response that came before its request's end: reads the rest away, a little of it. True when the request is
+/// whole and the connection can go on.
+pub(crate) async fn drain(down: &mut Downstream, body: &mut RequestBody) -> bool {
+    let mut left = DRAIN_BYTES;
+    down.timer.arm_in(DRAIN_TIME);
+    let whole = poll_fn(|cx| {
+        loop {
+            if body.scan(&down.buffer).is_err() {
+                return Poll::Ready(false);
+            }
+            left = left.saturating_sub(body.scanned);
+            body.finish(&mut down.buffer);
+            if body.is_complete() {
+                return Poll::Ready(true);
+            }
+            if left == 0 || down.half_closed || down.timer.poll(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            match ready!(down.poll_fill(cx, BLOCK_MAX)) {
+                Ok(n) if n > 0 => {}
+                _ => return Poll::Ready(false),
+            }
+        }
+    })
+    .await;
+    down.timer.disarm();
+    whole
+}
+
+/// Whether a response to `method` may carry a body that a client of HTTP/1.0 cannot read as it is.
+pub(crate) fn needs_unchunking(framing: Framing, client_http10: bool, method: Method) -> bool {
+    client_http10 && framing == Framing::Chunked && method != Method::Head
+}

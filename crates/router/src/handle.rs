@@ -1,0 +1,1108 @@
+//! A request's whole way through this node. **Start reading here**: [`route`] has one step after the other.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use naming::{Cause, Outcome};
+use telemetry::code::Code;
+
+use crate::accrual::{Change, Waits};
+use crate::balance::Shared;
+use crate::call::{Attempt, AttemptFacts, Call};
+use crate::classify::Verdict;
+use crate::client::{Client, ConnectError, Endpoint, Upstream};
+use crate::connection::{Ends, Job};
+use crate::context::{self, Context, Deadline};
+use crate::exchange::{
+    AttemptError, Downstream, Exchange, Forwarded, RequestBody, drain, needs_unchunking,
+};
+use crate::forwarded;
+use crate::http1::{Framing, Method, RequestHead, Version, strip_hop_by_hop, write_response};
+use crate::identify::{identify_head, without_segments};
+use crate::respond::{self, Answering, RouteError};
+use crate::routes::{Branch, Local, Route, To, Tree, choose};
+use crate::settings::Balancer;
+
+/// What becomes of the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    Keep,
+    Close,
+}
+
+/// Attempts to reach an endpoint for one request that was provably never sent.
+const REQUEUES: u32 = 5;
+
+/// Serves one request, whose head is in `job`: here an error becomes an answer. Cancel safe: when the connection is
+/// dropped, the call is counted as given up by the client.
+pub(crate) async fn handle(
+    local: &Local,
+    ends: &Ends,
+    down: &mut Downstream,
+    job: &mut Job,
+) -> After {
+    let mut call = Call::begin(local, &ends.stats, ends.local, ends.peer);
+    let keep_up_to = local.router.settings.stream_after;
+    let mut body = match RequestBody::new(job.request.framing(), &down.buffer, keep_up_to) {
+        Ok(body) => body,
+        Err(error) => {
+            return refuse(
+                local,
+                ends,
+                down,
+                job,
+                None,
+                &mut call,
+                &RouteError::BadBody(error),
+            )
+            .await;
+        }
+    };
+    match route(local, ends, down, job, &mut body, &mut call).await {
+        Ok(after) => after,
+        Err(error) => refuse(local, ends, down, job, Some(&mut body), &mut call, &error).await,
+    }
+}
+
+/// One step after the other, in the order in which they happen.
+async fn route(
+    local: &Local,
+    ends: &Ends,
+    down: &mut Downstream,
+    job: &mut Job,
+    body: &mut RequestBody,
+    call: &mut Call<'_>,
+) -> Result<After, RouteError> {
+    let settings = &local.router.settings;
+    let server = &settings.servers[ends.server];
+    let absolute = job.request.take_absolute_form(); // what a client with http_proxy sends
+    let context = context::take(
+        &mut job.request,
+        settings.trace_propagator,
+        server.clear_context,
+    )?;
+    call.context(&context);
+    if context.hops > server.max_call_depth {
+        return Err(RouteError::Loop {
+            limit: server.max_call_depth,
+            found: context.hops,
+        });
+    }
+    let limit = server.max_concurrent_requests.unwrap_or(0);
+    let _place = local
+        .router
+        .enter(ends.server)
+        .ok_or(RouteError::TooMany(limit))?;
+
+    // Host: web -> /svc/web
+    identify_head(
+        &settings.identifiers,
+        &settings.dst_prefix,
+        &job.request,
+        &mut job.name,
+    )
+    .map_err(|reason| RouteError::NotIdentified {
+        request: describe(&job.request, ends.peer).into(),
+        reason,
+    })?;
+    let route = local.route(&job.name, &context.dtab, &mut job.key);
+    call.service(&route.service);
+
+    // /svc/web -> /#/io.l5d.k8s/default/http/web
+    let tree = bound(local, &route, down).await?;
+    let branch = match &*tree {
+        Tree::Bound(tree) => choose(tree),
+        Tree::Nowhere(cause) => Err(cause.clone()),
+        Tree::Pending => Err(Cause::Pending {
+            waiting_for: "the namer".into(),
+        }),
+    };
+    let branch = branch.map_err(|cause| unbound(local, &route, &context, cause))?;
+    match &branch.to {
+        To::Nowhere(cause) => Err(unbound(local, &route, &context, cause.clone())),
+        _ if job.request.is_method(Method::Connect) => Err(RouteError::Connect {
+            path: route.service.shared.path.clone(),
+        }),
+        To::Status(status) => Ok(answer_status(*status, local, down, job, body, call).await),
+        To::Client { client, pair, .. } => {
+            call.client(pair);
+            let timeout = shortest(
+                route.service.shared.settings.total_timeout,
+                client.shared.settings.attempt_timeout,
+            );
+            prepare_head(local, ends, job, &context, absolute, timeout);
+            let mut attempts = Attempts::new(local, ends, &route, client, &branch, call.began());
+            attempts.run(down, job, body, call).await
+        }
+    }
+}
+
+/// What the name leads to; waits while nothing is known of it yet, as long as `bindingTimeoutMs`.
+async fn bound(local: &Local, route: &Route, down: &Downstream) -> Result<Rc<Tree>, RouteError> {
+    let tree = route.tree(local);
+    if !matches!(&*tree, Tree::Pending) {
+        return Ok(tree);
+    }
+    let limit = local.router.settings.binding_timeout;
+    down.timer.arm_in(limit);
+    let settled = tokio::select! {
+        outcome = route.binding.settled() => Some(outcome),
+        () = down.timer.expired() => None,
+    };
+    down.timer.disarm();
+    match settled {
+        Some(_) => Ok(route.tree(local)),
+        None => {
+            let waiting_for = match &*route.binding.current() {
+                Outcome::Pending { waiting_for } => waiting_for.as_ref().into(),
+                _ => "the namer".into(),
+            };
+            Err(RouteError::BindTimeout {
+                path: route.service.shared.path.clone(),
+                limit,
+                waiting_for,
+            })
+        }
+    }
+}
+
+fn unbound(local: &Local, route: &Route, context: &Context, cause: Cause) -> RouteError {
+    let path = route.service.shared.path.clone();
+    let delegation = local
+        .router
+        .names
+        .explain(&path, &context.dtab)
+        .map(Box::new);
+    RouteError::Unbound {
+        path,
+        cause,
+        delegation,
+    }
+}
+
+/// Method, target and sender, as Linkerd 1 shows a request it cannot name.
+fn describe(head: &RequestHead, peer: SocketAddr) -> String {
+    let method = String::from_utf8_lossy(head.method());
+    let target = String::from_utf8_lossy(head.target());
+    format!(
+        "Request(\"{method} {}\", from {peer})",
+        target.chars().take(200).collect::<String>()
+    )
+}
+
+/// Makes the head that goes up, but for the lines that differ from attempt to attempt: into `job.up`, without the empty
+/// line at its end.
+fn prepare_head(
+    local: &Local,
+    ends: &Ends,
+    job: &mut Job,
+    context: &Context,
+    absolute: bool,
+    timeout: Option<Duration>,
+) {
+    let settings = &local.router.settings;
+    let server = &settings.servers[ends.server];
+    let head = &mut job.request;
+    strip_hop_by_hop(head);
+    if job.name.consumed() > 0 {
+        let target = without_segments(head.target(), job.name.consumed());
+        // A part of a valid target is one.
+        _ = head.set_target(&target);
+    }
+    if let Some(forwarded) = &server.add_forwarded {
+        let who = forwarded::Ends {
+            local: ends.local,
+            peer: ends.peer,
+            router: &settings.label,
+            connection: ends.id,
+        };
+        let proto = if absolute { Some("http") } else { None };
+        let value = forwarded::value(forwarded, &who, head.get("Host"), proto);
+        head.append(b"Forwarded", value.as_bytes());
+    }
+    if let Some(name) = &server.timestamp_header {
+        let millis = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis());
+        head.append(name.as_bytes(), millis.to_string().as_bytes());
+    }
+    via(
+        head,
+        if job.client_http10 {
+            "1.0 rutter"
+        } else {
+            "1.1 rutter"
+        },
+    );
+    if !context.dtab.is_empty() {
+        head.append(b"l5d-ctx-dtab", context.dtab.to_string().as_bytes());
+    }
+    if let Some(deadline) = deadline(context, timeout) {
+        let text = format!("{} {}", deadline.since, deadline.until);
+        head.append(b"l5d-ctx-deadline", text.as_bytes());
+    }
+    job.up.clear();
+    head.write(&mut job.up);
+    let whole = job.up.len();
+    job.up.truncate(whole - 2);
+    job.formats = context.formats;
+}
+
+/// The shorter of two timeouts that may be there.
+fn shortest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    a.into_iter().chain(b).min()
+}
+
+fn deadline(context: &Context, timeout: Option<Duration>) -> Option<Deadline> {
+    let ours = timeout.map(|timeout| {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos() as u64);
+        Deadline {
+            since: now,
+            until: now + timeout.as_nanos() as u64,
+        }
+    });
+    match (context.deadline, ours) {
+        (Some(came), Some(ours)) => Some(came.combined(ours)),
+        (came, ours) => came.or(ours),
+    }
+}
+
+/// Appends this router to `Via`, in one line with those that were there.
+fn via(fields: &mut crate::http1::Fields, entry: &str) {
+    match fields.get("Via") {
+        None => fields.append(b"Via", entry.as_bytes()),
+        Some(_) => {
+            let mut all: Vec<u8> = Vec::with_capacity(64);
+            for value in fields.values("Via") {
+                all.extend_from_slice(value);
+                all.extend_from_slice(b", ");
+            }
+            all.extend_from_slice(entry.as_bytes());
+            fields.set("Via", &all);
+        }
+    }
+}
+
+/// The attempts of one request.
+struct Attempts<'a> {
+    local: &'a Local,
+    ends: &'a Ends,
+    route: &'a Route,
+    client: &'a Client,
+    branch: &'a Branch,
+    pair: &'a crate::stats::PairStats,
+    /// By when the final response's head must be there.
+    total: Option<(Instant, Duration, &'static str)>,
+    /// The endpoint that failed last.
+    avoid: Option<SocketAddr>,
+    requeues: u32,
+    retries: u32,
+    waits: Waits,
+}
+
+/// An attempt that got a connection.
+struct Sent {
+    up: Upstream,
+    endpoint: Rc<Endpoint>,
+    load: Load,
+    all_sent: bool,
+}
+
+/// A request counted as under way at its endpoint.
+struct Load {
+    endpoint: Arc<Shared>,
+    worker: usize,
+    probe: bool,
+    judged: bool,
+}
+
+impl Load {
+    fn enter(endpoint: Arc<Shared>, worker: usize, now: Instant) -> Self {
+        endpoint.enter(worker);
+        let probe = endpoint.health.begin(now);
+        Self {
+            endpoint,
+            worker,
+            probe,
+            judged: false,
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.endpoint.leave(self.worker);
+        if !self.judged {
+            self.endpoint.health.forget(self.probe);
+        }
+    }
+}
+
+/// Why an attempt failed, and what that allows.
+struct Failed {
+    error: RouteError,
+    /// It was provably not sent: it may be sent again without asking anybody but the requeue budget.
+    unsent: bool,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(
+        local: &'a Local,
+        ends: &'a Ends,
+        route: &'a Route,
+        client: &'a Client,
+        branch: &'a Branch,
+        began: Instant,
+    ) -> Self {
+        let To::Client { pair, .. } = &branch.to else {
+            unreachable!("attempts are made of branches with a client")
+        };
+        let service = route.service.shared.settings.total_timeout;
+        let server = local.router.settings.servers[ends.server].timeout;
+        let all = service.map(|limit| {
+            (
+                began + limit,
+                limit,
+                "the request, including retries (if applicable)",
+            )
+        });
+        let ours = server.map(|limit| {
+            (
+                began + limit,
+                limit,
+                "an individual request, excluding retries",
+            )
+        });
+        let total = all.into_iter().chain(ours).min_by_key(|(at, ..)| *at);
+        client.used.set(local.worker.seconds.get());
+        route.service.deposits.add(&route.service.shared.retries);
+        client.deposits.add(&client.shared.requeues);
+        Self {
+            local,
+            ends,
+            route,
+            client,
+            branch,
+            pair,
+            total,
+            avoid: None,
+            requeues: 0,
+            retries: 0,
+            waits: Waits::default(),
+        }
+    }
+
+    /// Attempts until one is answered for good.
+    async fn run(
+        &mut self,
+        down: &mut Downstream,
+        job: &mut Job,
+        body: &mut RequestBody,
+        call: &mut Call<'_>,
+    ) -> Result<After, RouteError> {
+        let method = job.request.known_method();
+        let classifier = self.route.service.shared.settings.classifier;
+        let base = job.up.len();
+        // Only a body that is wholly kept for its Content-Length's sake may be repeated after it was sent.
+        let keeps = match job.request.framing() {
+            Framing::None => true,
+            Framing::Length(n) => n <= self.local.router.settings.stream_after,
+            Framing::Chunked | Framing::UntilClose => false,
+        };
+        loop {
+            let now = Instant::now();
+            let endpoint = self
+                .client
+                .pick(self.avoid, now, self.local.worker.micros(now));
+            let endpoint = endpoint.ok_or_else(|| self.no_endpoint())?;
+            self.refuse_own_listener(&endpoint)?;
+            let attempt = call.attempt();
+            job.up.truncate(base);
+            self.finish_head(job, &attempt);
+            self.client.stats.requests.begin();
+            self.pair.requests.begin();
+            let result = self.attempt(down, job, body, &attempt, endpoint).await;
+            let waited = attempt.began.elapsed();
+            match result {
+                Ok(mut sent) => {
+                    let status = job.response.status();
+                    let says_so = job.response.get("l5d-retryable") == Some(b"true");
+                    let verdict = classifier.response(method, status, says_so);
+                    // What a router on the way answered is not the fault of the endpoint behind it.
+                    let routers_own = job.response.get("l5d-err").is_some();
+                    if routers_own {
+                        sent.load.judged = false;
+                    } else {
+                        self.judge(&mut sent.load, verdict == Verdict::Success, waited);
+                    }
+                    self.record(
+                        &attempt,
+                        job,
+                        Some(status),
+                        verdict == Verdict::Success,
+                        None,
+                        sent.up.local,
+                        &sent,
+                        call,
+                    );
+                    if verdict == Verdict::Retryable
+                        && keeps
+                        && body.can_be_sent_again()
+                        && self.may_retry()
+                    {
+                        self.avoid = None;
+                        self.discard(sent, job, method);
+                        call.retries += 1;
+                        self.back_off(down).await?;
+                        continue;
+                    }
+                    return Ok(self.respond(down, job, body, call, sent, verdict).await);
+                }
+                Err((failed, endpoint)) => {
+                    let error = failed.error;
+                    self.record_failure(&attempt, job, &error, endpoint.shared.addr, call);
+                    if matches!(
+                        error,
+                        RouteError::ClientGone | RouteError::BadBody(_) | RouteError::TooSlow(_)
+                    ) {
+                        return Err(error);
+                    }
+                    self.avoid = Some(endpoint.shared.addr);
+                    if failed.unsent && body.can_be_sent_again() && self.may_requeue() {
+                        continue;
+                    }
+                    let total_passed = self.total.is_some_and(|(at, ..)| at <= Instant::now());
+                    let verdict = classifier.no_response(method);
+                    if verdict == Verdict::Retryable
+                        && !total_passed
+                        && keeps
+                        && body.can_be_sent_again()
+                        && self.may_retry()
+                    {
+                        call.retries += 1;
+                        self.back_off(down).await?;
+                        continue;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// One attempt, up to the response's head, which is then in `job.response`.
+    async fn attempt(
+        &self,
+        down: &mut Downstream,
+        job: &mut Job,
+        body: &mut RequestBody,
+        attempt: &Attempt,
+        endpoint: Rc<Endpoint>,
+    ) -> Result<Sent, (Failed, Rc<Endpoint>)> {
+        let addr = endpoint.shared.addr;
+        let mut load = Load::enter(
+            Arc::clone(&endpoint.shared),
+            self.client.worker(),
+            attempt.began,
+        );
+        if load.probe {
+            self.client.stats.probes.incr();
+        }
+        let deadline = self.deadline(attempt);
+        let blocks = &self.local.worker.blocks;
+        let mut up = match self.client.reuse(&endpoint, blocks, attempt.began) {
+            Some(up) => up,
+            None => match self
+                .client
+                .connect(&endpoint, blocks, &down.timer, deadline.map(|(at, ..)| at))
+                .await
+            {
+                Ok(up) => up,
+                Err(error) => {
+                    self.judge(&mut load, false, attempt.began.elapsed());
+                    let error = self.connect_error(error, addr);
+                    return Err((
+                        Failed {
+                            error,
+                            unsent: true,
+                        },
+                        endpoint,
+                    ));
+                }
+            },
+        };
+        let interim = !job.client_http10;
+        job.response.reset();
+        let mut exchange = Exchange::new(down, &mut up, body, &job.up);
+        let result = exchange
+            .until_head(
+                &mut job.response,
+                &self.local.worker.limits,
+                interim,
+                deadline.map(|(at, ..)| at),
+            )
+            .await;
+        let all_sent = exchange.all_sent();
+        match result {
+            Ok(()) => Ok(Sent {
+                up,
+                endpoint,
+                load,
+                all_sent,
+            }),
+            Err(error) => {
+                let (failed, at_fault) = self.attempt_error(error, addr, deadline);
+                if at_fault {
+                    self.judge(&mut load, false, attempt.began.elapsed());
+                }
+                Err((failed, endpoint))
+            }
+        }
+    }
+
+    /// The sooner of the attempt's and the whole request's deadline, with what to say when it passes.
+    fn deadline(&self, attempt: &Attempt) -> Option<(Instant, Duration, &'static str)> {
+        let one = self.client.shared.settings.attempt_timeout;
+        let one = one.map(|limit| {
+            (
+                attempt.began + limit,
+                limit,
+                "an individual request, excluding retries",
+            )
+        });
+        one.into_iter().chain(self.total).min_by_key(|(at, ..)| *at)
+    }
+
+    /// The lines that differ from attempt to attempt, and the end of the head.
+    fn finish_head(&self, job: &mut Job, attempt: &Attempt) {
+        let up = &mut job.up;
+        up.extend_from_slice(&self.branch.headers);
+        let propagation = context::propagation(self.local.router.settings.trace_propagator);
+        attempt
+            .trace
+            .write(job.formats, propagation, |name, value| {
+                up.extend_from_slice(name.as_bytes());
+                up.extend_from_slice(b": ");
+                up.extend_from_slice(value);
+                up.extend_from_slice(b"\r\n");
+            });
+        up.extend_from_slice(b"\r\n");
+    }
+
+    fn no_endpoint(&self) -> RouteError {
+        let path = self.route.service.shared.path.clone();
+        let delegation = self
+            .local
+            .router
+            .names
+            .explain(&path, &dtab::Dtab::empty())
+            .map(Box::new);
+        RouteError::Unbound {
+            path,
+            cause: Cause::AddrEmpty,
+            delegation,
+        }
+    }
+
+    /// A request that would come straight back to the listener it came from goes round for ever.
+    fn refuse_own_listener(&self, endpoint: &Endpoint) -> Result<(), RouteError> {
+        let addr = endpoint.shared.addr;
+        if addr.port() == self.ends.local.port() && self.local.router.listeners().contains(&addr) {
+            return Err(RouteError::OwnListener {
+                path: self.route.service.shared.path.clone(),
+                endpoint: addr,
+            });
+        }
+        Ok(())
+    }
+
+    /// Tells balancer and ejection how the attempt went.
+    fn judge(&self, load: &mut Load, success: bool, waited: Duration) {
+        load.judged = true;
+        let now = Instant::now();
+        let settings = &self.client.shared.settings;
+        let health = &load.endpoint.health;
+        let change = match success {
+            true => health.success(&settings.accrual, load.probe, now),
+            false => health.failure(&settings.accrual, load.probe, now),
+        };
+        if let Balancer::Ewma { decay } = settings.balancer {
+            load.endpoint
+                .observe(load.worker, waited, self.local.worker.micros(now), decay);
+        }
+        match change {
+            Change::None => {}
+            Change::Revived => {
+                self.client.stats.revivals.incr();
+                tracing::info!(bound = %self.client.shared.id, endpoint = %load.endpoint.addr, "endpoint is back");
+            }
+            Change::Removed(wait) => {
+                self.client.stats.removals.incr();
+                let for_ms = wait.as_millis() as u64;
+                tracing::info!(bound = %self.client.shared.id, endpoint = %load.endpoint.addr, for_ms, "endpoint ejected");
+            }
+        }
+    }
+
+    fn connect_error(&self, error: ConnectError, endpoint: SocketAddr) -> RouteError {
+        let path = self.route.service.shared.path.clone();
+        let id = self.client.shared.id.clone();
+        match error {
+            ConnectError::Refused(error) => RouteError::Refused {
+                endpoint,
+                error,
+                path,
+                id,
+            },
+            ConnectError::Timeout => {
+                let limit = self.client.shared.settings.connect_timeout;
+                RouteError::ConnectTimeout {
+                    endpoint,
+                    limit,
+                    path,
+                    id,
+                }
+            }
+        }
+    }
+
+    /// What a broken attempt means, and whether the endpoint is at fault.
+    fn attempt_error(
+        &self,
+        error: AttemptError,
+        endpoint: SocketAddr,
+        deadline: Option<(Instant, Duration, &'static str)>,
+    ) -> (Failed, bool) {
+        let path = self.route.service.shared.path.clone();
+        let id = self.client.shared.id.clone();
+        let failed = |error| Failed {
+            error,
+            unsent: false,
+        };
+        match error {
+            AttemptError::Broken { unsent, error } => (
+                Failed {
+                    error: RouteError::Closed {
+                        endpoint,
+                        error,
+                        path,
+                        id,
+                        unsent,
+                    },
+                    unsent,
+                },
+                true,
+            ),
+            AttemptError::BadResponse(error) => (
+                failed(RouteError::BadResponse {
+                    endpoint,
+                    error,
+                    path,
+                    id,
+                }),
+                true,
+            ),
+            AttemptError::Deadline => {
+                let (_, limit, what) =
+                    deadline.unwrap_or((Instant::now(), Duration::ZERO, "the request"));
+                (
+                    failed(RouteError::Timeout {
+                        limit,
+                        to: id,
+                        what,
+                    }),
+                    true,
+                )
+            }
+            AttemptError::BodyStalled => (
+                failed(RouteError::TooSlow(
+                    "the request's body stands still for 60 s",
+                )),
+                false,
+            ),
+            AttemptError::BadBody(error) => (failed(RouteError::BadBody(error)), false),
+            AttemptError::ClientGone => (failed(RouteError::ClientGone), false),
+        }
+    }
+
+    fn may_requeue(&mut self) -> bool {
+        let now = Instant::now();
+        if self.requeues >= REQUEUES || self.total.is_some_and(|(at, ..)| at <= now) {
+            return false;
+        }
+        self.client
+            .deposits
+            .flush(&self.client.shared.requeues, now);
+        if !self.client.shared.requeues.withdraw(now) {
+            self.client.stats.requeue_budget_exhausted.incr();
+            return false;
+        }
+        self.requeues += 1;
+        self.client.stats.requeues.incr();
+        true
+    }
+
+    fn may_retry(&mut self) -> bool {
+        let now = Instant::now();
+        let service = &self.route.service;
+        if self.retries >= service.shared.settings.max_retries
+            || self.total.is_some_and(|(at, ..)| at <= now)
+        {
+            return false;
+        }
+        service.deposits.flush(&service.shared.retries, now);
+        if !service.shared.retries.withdraw(now) {
+            service.stats.budget_exhausted.incr();
+            return false;
+        }
+        self.retries += 1;
+        service.stats.retries.incr();
+        true
+    }
+
+    /// Waits before a repeat; the client may go away meanwhile.
+    async fn back_off(&mut self, down: &mut Downstream) -> Result<(), RouteError> {
+        let wait = self.waits.next(&self.route.service.shared.settings.backoff);
+        if wait.is_zero() {
+            return Ok(());
+        }
+        let until = Instant::now() + wait;
+        let until = self.total.map_or(until, |(at, ..)| until.min(at));
+        down.timer.arm(until);
+        down.timer.expired().await;
+        match self.total {
+            Some((at, limit, what)) if at <= Instant::now() => Err(RouteError::Timeout {
+                limit,
+                to: self.client.shared.id.clone(),
+                what,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a response up that is not going to be passed on. Its connection is kept only when nothing is left on it.
+    fn discard(&self, sent: Sent, job: &Job, method: Method) {
+        let nothing = matches!(
+            job.response.framing(method),
+            Ok(Framing::None | Framing::Length(0))
+        );
+        let Sent {
+            mut up,
+            endpoint,
+            all_sent,
+            ..
+        } = sent;
+        let mut whole = nothing;
+        if let Ok(Framing::Length(n)) = job.response.framing(method)
+            && n as usize == up.buffer.len()
+        {
+            up.buffer.clear();
+            whole = true;
+        }
+        if whole && all_sent && job.response.keep_alive() && up.buffer.is_empty() {
+            self.client
+                .put_back(&endpoint, up, &self.local.worker.blocks, Instant::now());
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // facts for one record, all of them known here alone
+    fn record(
+        &self,
+        attempt: &Attempt,
+        job: &Job,
+        status: Option<u16>,
+        success: bool,
+        code: Option<Code>,
+        local: Option<SocketAddr>,
+        sent: &Sent,
+        call: &Call<'_>,
+    ) {
+        let latency_us = attempt.began.elapsed().as_micros() as u64;
+        let outcome = telemetry::metrics::Outcome {
+            status,
+            success,
+            code,
+            exception: None,
+            latency_us,
+        };
+        self.client.stats.requests.end(&outcome);
+        self.pair.requests.end(&outcome);
+        self.span(
+            attempt,
+            job,
+            status,
+            success,
+            code,
+            local,
+            sent.endpoint.shared.addr,
+            call,
+        );
+    }
+
+    fn record_failure(
+        &self,
+        attempt: &Attempt,
+        job: &Job,
+        error: &RouteError,
+        endpoint: SocketAddr,
+        call: &Call<'_>,
+    ) {
+        let latency_us = attempt.began.elapsed().as_micros() as u64;
+        let code = Some(error.code());
+        let exception = Some(error.exception());
+        let outcome = telemetry::metrics::Outcome {
+            status: None,
+            success: false,
+            code,
+            exception,
+            latency_us,
+        };
+        self.client.stats.requests.end(&outcome);
+        self.pair.requests.end(&outcome);
+        self.span(attempt, job, None, false, code, None, endpoint, call);
+    }
+
+    #[allow(clippy::too_many_arguments)] // as above
+    fn span(
+        &self,
+        attempt: &Attempt,
+        job: &Job,
+        status: Option<u16>,
+        success: bool,
+        code: Option<Code>,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+        call: &Call<'_>,
+    ) {
+        if !attempt.trace.is_sampled() || !self.local.router.reporting.recorder.is_on() {
+            return;
+        }
+        let id = self.client.shared.id.to_string();
+        let facts = AttemptFacts {
+            id: &id,
+            residual: "",
+            local,
+            remote: Some(remote),
+            status,
+            success,
+            code,
+        };
+        call.attempted(attempt, &facts, &job.request);
+    }
+
+    /// Passes the response on to the client.
+    async fn respond(
+        &self,
+        down: &mut Downstream,
+        job: &mut Job,
+        body: &mut RequestBody,
+        call: &mut Call<'_>,
+        sent: Sent,
+        verdict: Verdict,
+    ) -> After {
+        let Sent {
+            mut up,
+            endpoint,
+            load,
+            all_sent,
+        } = sent;
+        let method = job.request.known_method();
+        let response = &mut job.response;
+        let status = response.status();
+        let success = verdict == Verdict::Success;
+        let framing = match response.framing(method) {
+            Ok(framing) => framing,
+            Err(error) => {
+                let (path, id) = (
+                    self.route.service.shared.path.clone(),
+                    self.client.shared.id.clone(),
+                );
+                let error = RouteError::BadResponse {
+                    endpoint: endpoint.shared.addr,
+                    error,
+                    path,
+                    id,
+                };
+                drop((up, load));
+                return refuse(self.local, self.ends, down, job, Some(body), call, &error).await;
+            }
+        };
+        let up_keeps = response.keep_alive() && framing != Framing::UntilClose;
+        strip_hop_by_hop(response);
+        let server = &self.local.router.settings.servers[self.ends.server];
+        let hidden = server.clear_context && response.get("l5d-err").is_some();
+        if server.clear_context {
+            response.remove_where(|name| name.len() > 4 && name[..4].eq_ignore_ascii_case(b"l5d-"));
+        } else {
+            response.set("l5d-success-class", if success { b"1.0" } else { b"0.0" });
+        }
+        via(response, "1.1 rutter");
+        let unchunk = needs_unchunking(framing, job.client_http10, method);
+        if unchunk {
+            response.remove("Transfer-Encoding");
+        }
+        let until_close = framing == Framing::UntilClose || unchunk;
+        let mut after = match job.client_keeps && !until_close && !self.local.worker.draining() {
+            true => After::Keep,
+            false => After::Close,
+        };
+        response.set_version(if job.client_http10 {
+            Version::Http10
+        } else {
+            Version::Http11
+        });
+        match (after, job.client_http10) {
+            (After::Close, false) => response.append(b"Connection", b"close"),
+            (After::Keep, true) => response.append(b"Connection", b"keep-alive"),
+            _ => {}
+        }
+        if let Some(log) = &self.local.router.access_log {
+            log.line(
+                &job.request,
+                self.ends.peer.ip(),
+                status,
+                response.get("Content-Length"),
+            );
+        }
+        let framing = if hidden { Framing::Length(0) } else { framing };
+        if hidden {
+            response.set("Content-Length", b"0");
+            response.remove("Transfer-Encoding");
+        }
+        response.write(&mut down.out);
+        let mut exchange = Exchange::new_forwarding(down, &mut up, body, all_sent);
+        let end = exchange.forward(framing, unchunk).await;
+        let all_sent = exchange.all_sent();
+        drop(load);
+        let code = match &end {
+            Forwarded::Whole => None,
+            Forwarded::ClientGone => Some(Code::E126),
+            Forwarded::Stalled | Forwarded::UpstreamBroke(_) => Some(Code::E132),
+        };
+        if let Forwarded::UpstreamBroke(error) = &end {
+            let endpoint = endpoint.shared.addr;
+            tracing::debug!(bound = %self.client.shared.id, %endpoint, error, "response broken off");
+        }
+        call.end(
+            Some(status),
+            success && code.is_none(),
+            code,
+            code.map(Code::as_str),
+        );
+        if code.is_some() {
+            return After::Close;
+        }
+        if up_keeps && all_sent && up.buffer.is_empty() && !hidden {
+            self.client
+                .put_back(&endpoint, up, &self.local.worker.blocks, Instant::now());
+        } else {
+            self.local
+                .worker
+                .blocks
+                .give(std::mem::take(&mut up.buffer));
+        }
+        if !body.is_complete() && !drain(down, body).await {
+            after = After::Close;
+        }
+        body.finish(&mut down.buffer);
+        after
+    }
+}
+
+/// Answers `/$/io.buoyant.http.status/CODE`.
+async fn answer_status(
+    status: u16,
+    local: &Local,
+    down: &mut Downstream,
+    job: &Job,
+    body: &mut RequestBody,
+    call: &mut Call<'_>,
+) -> After {
+    let mut after = if job.client_keeps && !local.worker.draining() {
+        After::Keep
+    } else {
+        After::Close
+    };
+    if !body.is_complete() && !drain(down, body).await {
+        after = After::Close;
+    }
+    body.finish(&mut down.buffer);
+    let headers: &[(&str, &[u8])] = match after {
+        After::Close => &[("Via", b"1.1 rutter"), ("Connection", b"close")],
+        After::Keep => &[("Via", b"1.1 rutter")],
+    };
+    write_response(
+        &mut down.out,
+        job.request.version(),
+        status,
+        respond::reason(status),
+        headers,
+        b"",
+    );
+    if !down.flush().await {
+        after = After::Close;
+    }
+    call.end(Some(status), status < 500, None, None);
+    after
+}
+
+/// Answers an error of ours. The rest of the request is read away, a little of it, so that the connection can go on.
+async fn refuse(
+    local: &Local,
+    ends: &Ends,
+    down: &mut Downstream,
+    job: &Job,
+    body: Option<&mut RequestBody>,
+    call: &mut Call<'_>,
+    error: &RouteError,
+) -> After {
+    let code = error.code();
+    if matches!(error, RouteError::ClientGone) {
+        call.end(None, false, Some(code), Some(error.exception()));
+        return After::Close;
+    }
+    let settings = &local.router.settings;
+    let mut after = if error.closes() || !job.client_keeps || local.worker.draining() {
+        After::Close
+    } else {
+        After::Keep
+    };
+    // A client that waits for 100 is not going to send its body after this.
+    let will_come = !job.request.expects_continue();
+    let mut undrained = None;
+    if let Some(body) = body {
+        match body.is_complete() {
+            true => body.finish(&mut down.buffer),
+            false if will_come && after == After::Keep => undrained = Some(body),
+            false => after = After::Close,
+        }
+    }
+    if undrained.is_some() && !matches!(job.request.framing(), Framing::Length(n) if n <= 64 * 1024)
+    {
+        after = After::Close;
+    }
+    let who = Answering {
+        router: &settings.label,
+        node: &local.router.reporting.node,
+        terse: settings.servers[ends.server].clear_context,
+        close: after == After::Close,
+    };
+    respond::to_error(&mut down.out, error, &who, Some(&job.request));
+    let flushed = down.flush().await;
+    if let Some(body) = undrained
+        && !drain(down, body).await
+    {
+        after = After::Close;
+    }
+    tracing::debug!(router = %settings.label, code = code.as_str(), "request refused");
+    call.end(
+        Some(error.status()),
+        error.status() < 500,
+        Some(code),
+        Some(error.exception()),
+    );
+    if flushed { after } else { After::Close }
+}

@@ -1,0 +1,250 @@
+//! A router, as all workers and the control plane see it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Instant;
+
+use dtab::Path;
+use naming::{Addr, Names};
+use telemetry::metrics::{Collector, Registration, Registry, Scope, Source};
+use telemetry::span::Recorder;
+use telemetry::trace::Sampling;
+
+use crate::access_log::AccessLog;
+use crate::budget::Budget;
+use crate::client::ClientShared;
+use crate::settings::{RouterSettings, ServiceSettings};
+
+/// Where a router's reports go.
+#[derive(Clone)]
+pub struct Reporting {
+    /// Metrics.
+    pub registry: Registry,
+    /// Finished spans.
+    pub recorder: Recorder,
+    /// Which requests are traced when their callers did not say.
+    pub sampling: Sampling,
+    /// This node's name, for answers; empty when it is not known.
+    pub node: Arc<str>,
+}
+
+/// One router: settings, names, and what its workers share.
+pub struct Router {
+    pub(crate) settings: RouterSettings,
+    pub(crate) names: Arc<Names>,
+    pub(crate) reporting: Reporting,
+    pub(crate) workers: usize,
+    /// Requests under way by server; written only where a limit is configured.
+    pub(crate) under_way: Vec<AtomicU32>,
+    pub(crate) access_log: Option<AccessLog>,
+    /// Where it listens, once it does.
+    pub(crate) listeners: OnceLock<Vec<SocketAddr>>,
+    clients: Mutex<HashMap<Path, (Weak<ClientShared>, Registration)>>,
+    services: Mutex<HashMap<Path, (Weak<ServiceShared>, Registration)>>,
+}
+
+/// What all workers share of one logical name.
+pub(crate) struct ServiceShared {
+    pub(crate) path: Path,
+    pub(crate) settings: ServiceSettings,
+    pub(crate) retries: Budget,
+}
+
+/// A client as `/client_state.json` and `/state` show it.
+#[derive(Clone, Debug)]
+pub struct ClientState {
+    /// The bound name.
+    pub id: Path,
+    /// The address set as it was last published.
+    pub addr: Addr,
+    /// Endpoints: address, requests under way, and for how many more seconds it is ejected, if it is.
+    pub endpoints: Vec<(SocketAddr, u32, Option<f64>)>,
+}
+
+impl Router {
+    /// A router that does not listen yet; `workers` is the number of data threads it will be served by. An access log
+    /// that cannot be written is an error.
+    pub fn new(
+        settings: RouterSettings,
+        names: Arc<Names>,
+        reporting: Reporting,
+        workers: usize,
+    ) -> std::io::Result<Arc<Self>> {
+        let access_log = settings
+            .access_log
+            .as_ref()
+            .map(AccessLog::open)
+            .transpose()?;
+        Ok(Arc::new(Self {
+            under_way: settings.servers.iter().map(|_| AtomicU32::new(0)).collect(),
+            settings,
+            names,
+            reporting,
+            workers,
+            access_log,
+            listeners: OnceLock::new(),
+            clients: Mutex::default(),
+            services: Mutex::default(),
+        }))
+    }
+
+    /// Its label.
+    pub fn label(&self) -> &Arc<str> {
+        &self.settings.label
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &RouterSettings {
+        &self.settings
+    }
+
+    /// Its names.
+    pub fn names(&self) -> &Arc<Names> {
+        &self.names
+    }
+
+    /// Where it listens, in the order of its servers; empty before it does.
+    pub fn listeners(&self) -> &[SocketAddr] {
+        self.listeners.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The bound names in use.
+    pub fn clients(&self) -> Vec<ClientState> {
+        let now = Instant::now();
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut states: Vec<_> = clients
+            .values()
+            .filter_map(|(client, _)| client.upgrade())
+            .map(|client| ClientState {
+                id: client.id.clone(),
+                addr: client.addr(),
+                endpoints: client
+                    .endpoints()
+                    .iter()
+                    .map(|one| {
+                        let until = one.health.ejected_until();
+                        let left =
+                            until.map(|until| until.saturating_duration_since(now).as_secs_f64());
+                        (one.addr, one.load(), left)
+                    })
+                    .collect(),
+            })
+            .collect();
+        states.sort_by(|a, b| a.id.cmp(&b.id));
+        states
+    }
+
+    /// The shared part of a bound name's client; made when no worker has it.
+    pub(crate) fn client(&self, id: &Path) -> Arc<ClientShared> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = clients.get(id).and_then(|(client, _)| client.upgrade()) {
+            return known;
+        }
+        clients.retain(|_, (client, _)| client.strong_count() > 0);
+        let new = Arc::new(ClientShared::new(
+            id.clone(),
+            self.settings.client.resolve(id),
+            self.workers,
+        ));
+        let scope = Scope::client(&self.settings.label, &id.to_string());
+        let source = Arc::new(ClientSource(Arc::downgrade(&new)));
+        let registration = self.reporting.registry.register(scope, source);
+        clients.insert(id.clone(), (Arc::downgrade(&new), registration));
+        new
+    }
+
+    /// The shared part of a logical name; made when no worker has it.
+    pub(crate) fn service(&self, path: &Path) -> Arc<ServiceShared> {
+        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = services
+            .get(path)
+            .and_then(|(service, _)| service.upgrade())
+        {
+            return known;
+        }
+        services.retain(|_, (service, _)| service.strong_count() > 0);
+        let settings = self.settings.service.resolve(path);
+        let retries = Budget::new(settings.retry_budget, Instant::now());
+        let new = Arc::new(ServiceShared {
+            path: path.clone(),
+            settings,
+            retries,
+        });
+        let scope = Scope::service(&self.settings.label, &path.to_string());
+        let source = Arc::new(ServiceSource(Arc::downgrade(&new)));
+        let registration = self.reporting.registry.register(scope, source);
+        services.insert(path.clone(), (Arc::downgrade(&new), registration));
+        new
+    }
+
+    /// Forgets clients and services that no worker has any more, and their gauges with them.
+    pub(crate) fn prune(&self) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.retain(|_, (client, _)| client.strong_count() > 0);
+        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        services.retain(|_, (service, _)| service.strong_count() > 0);
+    }
+
+    /// Takes a place among a server's requests; `None` when the limit is reached.
+    pub(crate) fn enter(self: &Arc<Self>, server: usize) -> Option<Place> {
+        let limit = self.settings.servers[server].max_concurrent_requests;
+        let Some(limit) = limit else {
+            return Some(Place(None));
+        };
+        let under_way = &self.under_way[server];
+        if under_way.fetch_add(1, Ordering::Relaxed) >= limit {
+            under_way.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Place(Some((Arc::clone(self), server))))
+    }
+}
+
+/// A request's place under `maxConcurrentRequests`.
+pub(crate) struct Place(Option<(Arc<Router>, usize)>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some((router, server)) = &self.0 {
+            router.under_way[*server].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+struct ClientSource(Weak<ClientShared>);
+
+impl Source for ClientSource {
+    fn collect(&self, out: &mut Collector<'_>) {
+        let Some(client) = self.0.upgrade() else {
+            return;
+        };
+        let now = Instant::now();
+        let endpoints = client.endpoints();
+        let busy = endpoints
+            .iter()
+            .filter(|one| one.health.status(now) == crate::accrual::Status::Busy)
+            .count();
+        let size = client.gauges.endpoints.get();
+        out.gauge("connections", client.gauges.connections.get() as f64);
+        out.gauge("loadbalancer/size", size as f64);
+        out.gauge("loadbalancer/available", (size - busy as i64).max(0) as f64);
+        out.gauge("loadbalancer/busy", busy as f64);
+        out.gauge(
+            "loadbalancer/load",
+            f64::from(endpoints.iter().map(|one| one.load()).sum::<u32>()),
+        );
+        out.gauge("retries/budget", client.requeues.shown() as f64);
+    }
+}
+
+struct ServiceSource(Weak<ServiceShared>);
+
+impl Source for ServiceSource {
+    fn collect(&self, out: &mut Collector<'_>) {
+        if let Some(service) = self.0.upgrade() {
+            out.gauge("retries/budget", service.retries.shown() as f64);
+        }
+    }
+}

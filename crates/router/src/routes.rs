@@ -1,0 +1,365 @@
+//! A worker's view of one router: the names in use, bound, with everything a request needs lying ready beside them.
+//!
+//! A request's key (its name's bytes and its own dtab) leads to a [`Route`]; as long as the binding's version is the
+//! one the route was made of, nothing else is looked up.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dtab::{Dtab, NameTree, Path};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use naming::{Binding, Cause, Leaf, LeafTarget, Outcome};
+use telemetry::metrics::{Registration, Scope};
+
+use crate::budget::Deposits;
+use crate::client::Client;
+use crate::identify::Identified;
+use crate::router::{Router, ServiceShared};
+use crate::stats::{ClientStats, PairStats, RouterStats, ServiceStats};
+use crate::worker::Worker;
+
+/// A worker's part of a router.
+pub(crate) struct Local {
+    pub(crate) router: Arc<Router>,
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) stats: Arc<RouterStats>,
+    _registration: Registration,
+    routes: RefCell<HashMap<Box<[u8]>, Rc<Route>, RandomState>>,
+    services: RefCell<HashMap<Path, Rc<Service>, RandomState>>,
+    clients: RefCell<HashMap<Path, Rc<Client>, RandomState>>,
+    registrations: RefCell<HashMap<Path, Registration, RandomState>>,
+}
+
+/// A worker's part of a logical name.
+pub(crate) struct Service {
+    pub(crate) shared: Arc<ServiceShared>,
+    pub(crate) stats: Arc<ServiceStats>,
+    pub(crate) deposits: Deposits,
+    _registration: Registration,
+}
+
+/// A name under one dtab, as this worker routes it.
+pub(crate) struct Route {
+    pub(crate) service: Rc<Service>,
+    pub(crate) binding: Arc<Binding>,
+    /// Version of the binding that `tree` was made of.
+    seen: Cell<u64>,
+    tree: RefCell<Rc<Tree>>,
+    used: Cell<u64>,
+}
+
+/// What a binding came to.
+pub(crate) enum Tree {
+    /// Not bound yet.
+    Pending,
+    /// Bound, though perhaps to nothing.
+    Bound(NameTree<Rc<Branch>>),
+    /// It leads nowhere, for the whole of the name.
+    Nowhere(Cause),
+}
+
+/// A leaf of the bound tree, ready for requests.
+pub(crate) struct Branch {
+    pub(crate) to: To,
+    /// The lines that tell the next hop of it: `l5d-dst-service`, `l5d-dst-client`, `l5d-dst-residual`.
+    pub(crate) headers: Box<[u8]>,
+}
+
+/// Where a branch ends.
+pub(crate) enum To {
+    /// At endpoints.
+    Client {
+        client: Rc<Client>,
+        pair: Arc<PairStats>,
+        _registration: Registration,
+    },
+    /// At the router itself, which answers this status.
+    Status(u16),
+    /// Nowhere.
+    Nowhere(Cause),
+}
+
+/// Routes a worker keeps at the most; the least lately used half goes when there are more.
+const ROUTES: usize = 20_000;
+
+impl Local {
+    pub(crate) fn new(router: Arc<Router>, worker: Rc<Worker>) -> Rc<Self> {
+        let stats = Arc::new(RouterStats::default());
+        let registry = &router.reporting.registry;
+        let registration = registry.register(
+            Scope::router(&router.settings.label),
+            Arc::clone(&stats) as _,
+        );
+        Rc::new(Self {
+            worker,
+            stats,
+            _registration: registration,
+            routes: RefCell::default(),
+            services: RefCell::default(),
+            clients: RefCell::default(),
+            registrations: RefCell::default(),
+            router,
+        })
+    }
+
+    /// The route of a name under the request's own dtab. `key` is scratch space.
+    pub(crate) fn route(&self, name: &Identified, own: &Dtab, key: &mut Vec<u8>) -> Rc<Route> {
+        key.clear();
+        key.extend_from_slice(name.key());
+        if !own.is_empty() {
+            // No length prefix looks like this.
+            key.extend_from_slice(&u32::MAX.to_le_bytes());
+            key.extend_from_slice(own.to_string().as_bytes());
+        }
+        let seconds = self.worker.seconds.get();
+        if let Some(route) = self.routes.borrow().get(&key[..]) {
+            route.used.set(seconds);
+            return Rc::clone(route);
+        }
+        self.stats.misses.incr();
+        let path = name.path();
+        let binding = self.router.names.binding(&path, own);
+        let route = Rc::new(Route {
+            service: self.service(&path),
+            binding,
+            seen: Cell::new(u64::MAX),
+            tree: RefCell::new(Rc::new(Tree::Pending)),
+            used: Cell::new(seconds),
+        });
+        // A name that leads nowhere leaves nothing behind here: whoever makes names up fills no table.
+        if matches!(&*route.tree(self), Tree::Bound(tree) if !matches!(tree, NameTree::Neg)) {
+            self.keep(key, &route);
+        }
+        route
+    }
+
+    /// Remembers a route that turned out to lead somewhere.
+    fn keep(&self, key: &[u8], route: &Rc<Route>) {
+        let mut routes = self.routes.borrow_mut();
+        if routes.len() >= ROUTES {
+            let mut ages: Vec<_> = routes.values().map(|route| route.used.get()).collect();
+            let middle = ages.len() / 2;
+            let (_, &mut median, _) = ages.select_nth_unstable(middle);
+            routes.retain(|_, route| route.used.get() > median);
+        }
+        routes.insert(key.into(), Rc::clone(route));
+    }
+
+    fn service(&self, path: &Path) -> Rc<Service> {
+        if let Some(known) = self.services.borrow().get(path) {
+            return Rc::clone(known);
+        }
+        let stats = Arc::new(ServiceStats::default());
+        let label = &self.router.settings.label;
+        let scope = Scope::service(label, &path.to_string());
+        let service = Rc::new(Service {
+            shared: self.router.service(path),
+            _registration: self
+                .router
+                .reporting
+                .registry
+                .register(scope, Arc::clone(&stats) as _),
+            stats,
+            deposits: Deposits::default(),
+        });
+        self.services
+            .borrow_mut()
+            .insert(path.clone(), Rc::clone(&service));
+        service
+    }
+
+    fn client(&self, id: &Path) -> Rc<Client> {
+        if let Some(known) = self.clients.borrow().get(id) {
+            return Rc::clone(known);
+        }
+        let stats = Arc::new(ClientStats::default());
+        let scope = Scope::client(&self.router.settings.label, &id.to_string());
+        let registration = self
+            .router
+            .reporting
+            .registry
+            .register(scope, Arc::clone(&stats) as _);
+        let client = Rc::new(Client::new(
+            self.router.client(id),
+            stats,
+            self.worker.index,
+        ));
+        self.clients
+            .borrow_mut()
+            .insert(id.clone(), Rc::clone(&client));
+        self.registrations
+            .borrow_mut()
+            .insert(id.clone(), registration);
+        client
+    }
+
+    fn branch(&self, service: &Service, leaf: &Leaf) -> Rc<Branch> {
+        let to = match &leaf.to {
+            LeafTarget::Status(status) => To::Status(*status),
+            LeafTarget::Addr(addr) => {
+                let client = self.client(&leaf.id);
+                client.update(addr);
+                match leaf.cause() {
+                    Some(cause) => To::Nowhere(cause),
+                    None => self.to_client(service, leaf, client),
+                }
+            }
+        };
+        let mut headers = format!(
+            "l5d-dst-service: {}\r\nl5d-dst-client: {}\r\n",
+            service.shared.path, leaf.id
+        );
+        if !leaf.residual.is_empty() {
+            headers.push_str(&format!("l5d-dst-residual: {}\r\n", leaf.residual));
+        }
+        Rc::new(Branch {
+            to,
+            headers: headers.into_bytes().into(),
+        })
+    }
+
+    fn to_client(&self, service: &Service, leaf: &Leaf, client: Rc<Client>) -> To {
+        let pair = Arc::new(PairStats::default());
+        let label = &self.router.settings.label;
+        let scope = Scope::client_service(
+            label,
+            &leaf.id.to_string(),
+            &service.shared.path.to_string(),
+        );
+        let registration = self
+            .router
+            .reporting
+            .registry
+            .register(scope, Arc::clone(&pair) as _);
+        To::Client {
+            client,
+            pair,
+            _registration: registration,
+        }
+    }
+
+    /// Gives up what was not used for long, and old connections. Every second.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let seconds = self.worker.seconds.get();
+        for client in self.clients.borrow().values() {
+            client.sweep(now);
+        }
+        if seconds % 10 != 0 {
+            return;
+        }
+        let idle = self.router.settings.binding_idle.as_secs();
+        self.routes.borrow_mut().retain(|_, route| {
+            route.binding.touch();
+            seconds.saturating_sub(route.used.get()) < idle
+        });
+        let before = self.clients.borrow().len() + self.services.borrow().len();
+        // What only these maps hold belongs to no route any more.
+        self.services
+            .borrow_mut()
+            .retain(|_, service| Rc::strong_count(service) > 1);
+        self.clients
+            .borrow_mut()
+            .retain(|_, client| Rc::strong_count(client) > 1);
+        let clients = self.clients.borrow();
+        self.registrations
+            .borrow_mut()
+            .retain(|id, _| clients.contains_key(id));
+        if clients.len() + self.services.borrow().len() < before {
+            self.router.prune();
+        }
+    }
+}
+
+impl Route {
+    /// What the name leads to now.
+    pub(crate) fn tree(&self, local: &Local) -> Rc<Tree> {
+        let version = self.binding.version();
+        if self.seen.get() == version {
+            return Rc::clone(&self.tree.borrow());
+        }
+        let tree = match &*self.binding.current() {
+            outcome if outcome.is_pending() => Tree::Pending,
+            Outcome::Pending { .. } => Tree::Pending,
+            outcome @ Outcome::Failed(_) => Tree::Nowhere(outcome.cause().unwrap_or(Cause::Neg)),
+            Outcome::Bound(tree) => self.bound(local, tree),
+        };
+        let tree = Rc::new(tree);
+        *self.tree.borrow_mut() = Rc::clone(&tree);
+        self.seen.set(version);
+        tree
+    }
+
+    fn bound(&self, local: &Local, tree: &NameTree<Leaf>) -> Tree {
+        // A branch that was there before keeps its counters.
+        let old = self.tree.borrow();
+        let mut known = Vec::new();
+        if let Tree::Bound(tree) = &**old {
+            branches(tree, &mut known);
+        }
+        Tree::Bound(tree.map(|leaf: &Leaf| {
+            let same = known.iter().find(|branch| match (&branch.to, &leaf.to) {
+                (To::Client { client, .. }, LeafTarget::Addr(_)) => {
+                    client.shared.id == leaf.id
+                        && leaf.cause().is_none()
+                        && leaf.residual.is_empty()
+                }
+                _ => false,
+            });
+            match (same, &leaf.to) {
+                (Some(branch), LeafTarget::Addr(addr)) => {
+                    if let To::Client { client, .. } = &branch.to {
+                        client.update(addr);
+                    }
+                    Rc::clone(branch)
+                }
+                _ => local.branch(&self.service, leaf),
+            }
+        }))
+    }
+}
+
+fn branches(tree: &NameTree<Rc<Branch>>, into: &mut Vec<Rc<Branch>>) {
+    match tree {
+        NameTree::Leaf(branch) => into.push(Rc::clone(branch)),
+        NameTree::Alt(trees) => trees.iter().for_each(|tree| branches(tree, into)),
+        NameTree::Union(trees) => trees.iter().for_each(|one| branches(&one.tree, into)),
+        _ => {}
+    }
+}
+
+/// Picks a branch: at random by weight where there are several; the reason when there is none.
+pub(crate) fn choose(tree: &NameTree<Rc<Branch>>) -> Result<Rc<Branch>, Cause> {
+    let mut tree = tree;
+    loop {
+        match tree {
+            NameTree::Leaf(branch) => return Ok(Rc::clone(branch)),
+            NameTree::Fail => return Err(Cause::Fail),
+            NameTree::Empty => return Err(Cause::Empty),
+            NameTree::Neg => return Err(Cause::Neg),
+            NameTree::Alt(trees) => match trees.first() {
+                Some(first) => tree = first,
+                None => return Err(Cause::Neg),
+            },
+            NameTree::Union(trees) => {
+                let total: f64 = trees.iter().map(|one| one.weight).sum();
+                let chosen = if total > 0.0 && total.is_finite() {
+                    let mut at = fastrand::f64() * total;
+                    trees.iter().find(|one| {
+                        at -= one.weight;
+                        at < 0.0
+                    })
+                } else {
+                    // All weights 0, or not numbers: uniform, as Finagle's Drv.
+                    trees.get(fastrand::usize(..trees.len().max(1)))
+                };
+                match chosen.or(trees.last()) {
+                    Some(one) => tree = &one.tree,
+                    None => return Err(Cause::Neg),
+                }
+            }
+        }
+    }
+}

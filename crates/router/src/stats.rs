@@ -1,0 +1,164 @@
+//! What is counted, and under which of Linkerd 1's names it is read. One object a worker and place; each is written by
+//! its worker's thread alone.
+
+use telemetry::cells::{Cell, Gauge, Histogram};
+use telemetry::metrics::{Collector, Outcomes, Requests, Source, Unit};
+
+/// `rt/<label>/server/<ip>/<port>`.
+pub(crate) struct ServerStats {
+    pub(crate) requests: Requests,
+    pub(crate) connects: Cell,
+    pub(crate) closes: Cell,
+    pub(crate) connections: Gauge,
+    pub(crate) received: Cell,
+    pub(crate) sent: Cell,
+}
+
+impl Default for ServerStats {
+    fn default() -> Self {
+        Self {
+            requests: Requests::with_statuses(),
+            connects: Cell::new(),
+            closes: Cell::new(),
+            connections: Gauge::new(),
+            received: Cell::new(),
+            sent: Cell::new(),
+        }
+    }
+}
+
+impl Source for ServerStats {
+    fn collect(&self, out: &mut Collector<'_>) {
+        self.requests.collect(out);
+        out.counter("connects", self.connects.get());
+        out.counter("closes", self.closes.get());
+        out.gauge("connections", self.connections.get() as f64);
+        out.counter("received_bytes", self.received.get());
+        out.counter("sent_bytes", self.sent.get());
+    }
+}
+
+/// `rt/<label>`: requests that got no name.
+#[derive(Default)]
+pub(crate) struct RouterStats {
+    pub(crate) outcomes: Outcomes,
+    /// Names bound anew, as Linkerd's `bindcache/path/misses`.
+    pub(crate) misses: Cell,
+    /// Requests whose handling panicked.
+    pub(crate) panics: Cell,
+}
+
+impl Source for RouterStats {
+    fn collect(&self, out: &mut Collector<'_>) {
+        self.outcomes.collect(out);
+        out.counter("bindcache/path/misses", self.misses.get());
+    }
+}
+
+/// `rt/<label>/service/<path>`.
+#[derive(Default)]
+pub(crate) struct ServiceStats {
+    pub(crate) requests: Requests,
+    pub(crate) outcomes: Outcomes,
+    pub(crate) retries: Cell,
+    pub(crate) retries_per_request: Histogram,
+    pub(crate) budget_exhausted: Cell,
+}
+
+impl Source for ServiceStats {
+    fn collect(&self, out: &mut Collector<'_>) {
+        self.requests.collect(out);
+        self.outcomes.collect(out);
+        out.counter("retries/total", self.retries.get());
+        out.stat(
+            "retries/per_request",
+            Unit::Plain,
+            &self.retries_per_request,
+        );
+        out.counter("retries/budget_exhausted", self.budget_exhausted.get());
+    }
+}
+
+/// `rt/<label>/client/<id>`.
+pub(crate) struct ClientStats {
+    pub(crate) requests: Requests,
+    pub(crate) connects: Cell,
+    pub(crate) closes: Cell,
+    pub(crate) connect_latency: Histogram,
+    pub(crate) failed_connect_latency: Histogram,
+    pub(crate) adds: Cell,
+    pub(crate) removes: Cell,
+    pub(crate) updates: Cell,
+    pub(crate) requeues: Cell,
+    pub(crate) requeue_budget_exhausted: Cell,
+    pub(crate) removals: Cell,
+    pub(crate) revivals: Cell,
+    pub(crate) probes: Cell,
+}
+
+impl Default for ClientStats {
+    fn default() -> Self {
+        Self {
+            requests: Requests::with_statuses(),
+            connects: Cell::new(),
+            closes: Cell::new(),
+            connect_latency: Histogram::new(),
+            failed_connect_latency: Histogram::new(),
+            adds: Cell::new(),
+            removes: Cell::new(),
+            updates: Cell::new(),
+            requeues: Cell::new(),
+            requeue_budget_exhausted: Cell::new(),
+            removals: Cell::new(),
+            revivals: Cell::new(),
+            probes: Cell::new(),
+        }
+    }
+}
+
+impl Source for ClientStats {
+    fn collect(&self, out: &mut Collector<'_>) {
+        self.requests.collect(out);
+        for (name, cell) in [
+            ("connects", &self.connects),
+            ("closes", &self.closes),
+            ("loadbalancer/adds", &self.adds),
+            ("loadbalancer/removes", &self.removes),
+            ("loadbalancer/updates", &self.updates),
+            ("retries/requeues", &self.requeues),
+            ("retries/budget_exhausted", &self.requeue_budget_exhausted),
+            ("failure_accrual/removals", &self.removals),
+            ("failure_accrual/revivals", &self.revivals),
+            ("failure_accrual/probes", &self.probes),
+        ] {
+            out.counter(name, cell.get());
+        }
+        out.stat("connect_latency_ms", Unit::Millis, &self.connect_latency);
+        out.stat(
+            "failed_connect_latency_ms",
+            Unit::Millis,
+            &self.failed_connect_latency,
+        );
+    }
+}
+
+/// `rt/<label>/client/<id>/service/<path>`.
+#[derive(Default)]
+pub(crate) struct PairStats {
+    pub(crate) requests: Requests,
+    pub(crate) outcomes: Outcomes,
+}
+
+impl Source for PairStats {
+    fn collect(&self, out: &mut Collector<'_>) {
+        self.requests.collect(out);
+        self.outcomes.collect(out);
+    }
+}
+
+/// Of a client, whatever the number of workers.
+#[derive(Debug, Default)]
+pub(crate) struct ClientGauges {
+    pub(crate) connections: Gauge,
+    pub(crate) endpoints: Gauge,
+}

@@ -1,0 +1,272 @@
+//! Deadlines of one worker's connections: a coarse clock on which arming costs a store, not a timer.
+//!
+//! A connection has one [`Timer`] for its whole life and moves its deadline with every request. The heap behind it holds
+//! an entry at or before the deadline; when that comes up too early it is put back, so a busy connection touches the heap
+//! about once a timeout, not once a request.
+
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// Deadlines are met this late at the most.
+const GRAIN: Duration = Duration::from_millis(2);
+/// Not in the heap.
+const NOWHERE: u64 = u64::MAX;
+
+/// All the timers of one worker. [`Timers::drive`] must run beside them.
+pub(crate) struct Timers {
+    start: Instant,
+    heap: RefCell<BinaryHeap<Reverse<Place>>>,
+    /// When the driver will look again, in ms since `start`.
+    next: Cell<u64>,
+    earlier: Notify,
+}
+
+struct Place {
+    at: u64,
+    entry: Rc<Entry>,
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+impl Eq for Place {}
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Place {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+struct Entry {
+    /// In ms since the start; [`NOWHERE`] when disarmed.
+    deadline: Cell<u64>,
+    /// Where it stands in the heap.
+    placed: Cell<u64>,
+    fired: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A deadline that can be moved. Dropping it disarms it.
+pub(crate) struct Timer {
+    entry: Rc<Entry>,
+    timers: Rc<Timers>,
+}
+
+impl Timers {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            start: Instant::now(),
+            heap: RefCell::default(),
+            next: Cell::new(NOWHERE),
+            earlier: Notify::new(),
+        })
+    }
+
+    pub(crate) fn timer(self: &Rc<Self>) -> Timer {
+        let entry = Entry {
+            deadline: Cell::new(NOWHERE),
+            placed: Cell::new(NOWHERE),
+            fired: Cell::new(false),
+            waker: RefCell::new(None),
+        };
+        Timer {
+            entry: Rc::new(entry),
+            timers: Rc::clone(self),
+        }
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.start)
+            .as_millis()
+            .try_into()
+            .unwrap_or(NOWHERE - 1)
+    }
+
+    fn place(&self, entry: &Rc<Entry>, at: u64) {
+        entry.placed.set(at);
+        self.heap.borrow_mut().push(Reverse(Place {
+            at,
+            entry: Rc::clone(entry),
+        }));
+        if at < self.next.get() {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// Fires what is due and says when to look again, in ms since the start.
+    fn turn(&self, now: u64) -> u64 {
+        loop {
+            let due = match self.heap.borrow_mut().peek_mut() {
+                None => return NOWHERE,
+                Some(top) if top.0.at > now => return top.0.at,
+                Some(top) => std::collections::binary_heap::PeekMut::pop(top).0,
+            };
+            let entry = due.entry;
+            if entry.placed.get() != due.at {
+                continue; // it was placed anew, earlier
+            }
+            entry.placed.set(NOWHERE);
+            let deadline = entry.deadline.get();
+            if deadline <= now {
+                entry.fired.set(true);
+                if let Some(waker) = entry.waker.borrow_mut().take() {
+                    waker.wake();
+                }
+            } else if deadline != NOWHERE && Rc::strong_count(&entry) > 1 {
+                self.place(&entry, deadline);
+            }
+        }
+    }
+
+    /// Fires timers, for ever.
+    pub(crate) async fn drive(&self) {
+        loop {
+            let next = self.turn(self.millis(Instant::now()));
+            self.next.set(next);
+            if next == NOWHERE {
+                self.earlier.notified().await;
+                continue;
+            }
+            let at = self.start + Duration::from_millis(next) + GRAIN;
+            tokio::select! {
+                () = tokio::time::sleep_until(at.into()) => {}
+                () = self.earlier.notified() => {}
+            }
+        }
+    }
+}
+
+impl Timer {
+    /// Moves the deadline to `at`.
+    pub(crate) fn arm(&self, at: Instant) {
+        let at = self.timers.millis(at);
+        self.entry.fired.set(false);
+        self.entry.deadline.set(at);
+        if at < self.entry.placed.get() {
+            self.timers.place(&self.entry, at);
+        }
+    }
+
+    /// Moves the deadline to `after` from now.
+    pub(crate) fn arm_in(&self, after: Duration) {
+        self.arm(Instant::now() + after);
+    }
+
+    /// Never fires until armed again.
+    pub(crate) fn disarm(&self) {
+        self.entry.fired.set(false);
+        self.entry.deadline.set(NOWHERE);
+    }
+
+    /// Ready once the deadline has passed; stays so until armed anew.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.entry.fired.get() {
+            return Poll::Ready(());
+        }
+        let mut waker = self.entry.waker.borrow_mut();
+        match &*waker {
+            Some(old) if old.will_wake(cx.waker()) => {}
+            _ => *waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Waits for the deadline. Cancel safe.
+    pub(crate) async fn expired(&self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.entry.deadline.set(NOWHERE);
+        self.entry.waker.borrow_mut().take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn with_driver<F: Future>(timers: &Rc<Timers>, f: F) -> F::Output {
+        tokio::select! {
+            out = f => out,
+            () = timers.drive() => unreachable!("the driver never ends"),
+        }
+    }
+
+    #[tokio::test]
+    async fn fires_at_its_deadline_and_not_before() {
+        let timers = Timers::new();
+        let timer = timers.timer();
+        let began = Instant::now();
+        timer.arm_in(Duration::from_millis(30));
+        with_driver(&timers, timer.expired()).await;
+        assert!(began.elapsed() >= Duration::from_millis(29));
+    }
+
+    #[tokio::test]
+    async fn a_deadline_that_was_moved_back_fires_once_at_the_later_time() {
+        let timers = Timers::new();
+        let timer = timers.timer();
+        let began = Instant::now();
+        timer.arm_in(Duration::from_millis(10));
+        timer.arm_in(Duration::from_millis(60));
+        with_driver(&timers, timer.expired()).await;
+        assert!(began.elapsed() >= Duration::from_millis(59));
+    }
+
+    #[tokio::test]
+    async fn a_deadline_moved_forward_while_the_driver_sleeps_is_met() {
+        let timers = Timers::new();
+        let timer = timers.timer();
+        timer.arm_in(Duration::from_secs(3600));
+        with_driver(&timers, async {
+            tokio::task::yield_now().await;
+            timer.arm_in(Duration::from_millis(5));
+            timer.expired().await;
+        })
+        .await;
+    }
+
+    #[test]
+    fn a_busy_connection_has_one_place_in_the_heap() {
+        let timers = Timers::new();
+        let timer = timers.timer();
+        for n in 0..1000 {
+            timer.arm(timers.start + Duration::from_millis(60_000 + n));
+        }
+        assert_eq!(timers.heap.borrow().len(), 1);
+        assert_eq!(
+            timers.turn(60_000),
+            60_999,
+            "too early: put back to where the deadline is now"
+        );
+        timer.disarm();
+        assert_eq!(timers.turn(70_000), NOWHERE);
+        assert!(!timer.entry.fired.get());
+    }
+
+    #[test]
+    fn a_dropped_timer_leaves_the_heap_when_its_place_comes() {
+        let timers = Timers::new();
+        let timer = timers.timer();
+        timer.arm(timers.start + Duration::from_millis(10));
+        drop(timer);
+        assert_eq!(timers.turn(20), NOWHERE);
+        assert!(timers.heap.borrow().is_empty());
+    }
+}
