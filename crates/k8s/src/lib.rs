@@ -1,7 +1,26 @@
 //! From a Kubernetes API to the states of `naming`. Reading order: [`objects`] is what is kept of EndpointSlices and
-//! Services, [`table`] takes in the events of a watch.
+//! Services, [`table`] takes in the events of a watch, [`merge`] makes endpoints of a service's slices; these three are
+//! pure. `view` holds it all and tells who uses a name; [`namer`] asks it. [`api`] talks to the API server, [`feed`]
+//! drives one list and watch, [`cluster`] all of them; [`review`] asks for permissions.
 //!
 //! Not here: what a dtab means (`dtab`), what happens with an endpoint (`router`).
 
+pub mod api;
+mod backoff;
+pub mod cluster;
+pub mod feed;
+pub mod merge;
+pub mod namer;
+pub mod namespaces;
 pub mod objects;
+pub mod review;
+pub mod status;
 pub mod table;
+mod view;
+
+pub use api::{ApiError, ApiTarget, ConnectError};
+pub use cluster::{Cluster, ClusterConfig};
+pub use feed::Timing;
+pub use namer::{NamerConfig, NamerKind, ServiceNamer};
+pub use review::{Missing, Review};
+pub use view::Kind;

@@ -23,7 +23,10 @@ impl Key {
     /// The key of `namespace`/`name`.
     #[must_use]
     pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 
@@ -251,28 +254,59 @@ fn is_tcp(protocol: Option<&str>) -> bool {
 }
 
 fn member_ports(ports: Vec<WirePort>) -> Vec<MemberPort> {
-    let tcp = ports.into_iter().filter(|port| is_tcp(port.protocol.as_deref()));
+    let tcp = ports
+        .into_iter()
+        .filter(|port| is_tcp(port.protocol.as_deref()));
     // A port without a number means "all of them": no one number can be chosen, so it is of no use here.
-    tcp.filter_map(|port| Some(MemberPort { name: port.name.unwrap_or_default(), number: port.port? })).collect()
+    tcp.filter_map(|port| {
+        Some(MemberPort {
+            name: port.name.unwrap_or_default(),
+            number: port.port?,
+        })
+    })
+    .collect()
 }
 
 impl Wire for SliceWire {
     type Value = Members;
-    const RESOURCE: Resource =
-        Resource { root: "/apis/discovery.k8s.io/v1", group: "discovery.k8s.io", plural: "endpointslices" };
+    const RESOURCE: Resource = Resource {
+        root: "/apis/discovery.k8s.io/v1",
+        group: "discovery.k8s.io",
+        plural: "endpointslices",
+    };
     const SELECTOR: &'static str = SERVICE_NAME;
 
     fn read(mut self) -> Object<Members> {
-        let service = self.metadata.labels.remove(SERVICE_NAME).unwrap_or_default().into();
+        let service = self
+            .metadata
+            .labels
+            .remove(SERVICE_NAME)
+            .unwrap_or_default()
+            .into();
         let members = self.endpoints.into_iter().filter_map(|endpoint| {
             // All addresses of one endpoint lead to the same pod, the first is the one in use everywhere. A slice of
             // host names (addressType FQDN) has none that can be read: it adds nothing.
             let ip = endpoint.addresses.first()?.parse().ok()?;
-            Some(Member { ip, node: endpoint.node_name, condition: endpoint.conditions.condition() })
+            Some(Member {
+                ip,
+                node: endpoint.node_name,
+                condition: endpoint.conditions.condition(),
+            })
         });
-        let subset = Subset { members: members.collect(), ports: member_ports(self.ports) };
+        let subset = Subset {
+            members: members.collect(),
+            ports: member_ports(self.ports),
+        };
         let (key, version) = (self.metadata.key(), self.metadata.version());
-        Object { key, version, value: Members { service, labels: self.metadata.labels, subsets: vec![subset] } }
+        Object {
+            key,
+            version,
+            value: Members {
+                service,
+                labels: self.metadata.labels,
+                subsets: vec![subset],
+            },
+        }
     }
 }
 
@@ -305,24 +339,49 @@ struct WireAddress {
 
 impl WireSubset {
     fn read(self) -> Subset {
-        let ready = self.addresses.into_iter().map(|address| (address, Condition::Ready));
-        let not_ready = self.not_ready_addresses.into_iter().map(|address| (address, Condition::NotReady));
+        let ready = self
+            .addresses
+            .into_iter()
+            .map(|address| (address, Condition::Ready));
+        let not_ready = self
+            .not_ready_addresses
+            .into_iter()
+            .map(|address| (address, Condition::NotReady));
         let members = ready.chain(not_ready).filter_map(|(address, condition)| {
-            Some(Member { ip: address.ip.parse().ok()?, node: address.node_name, condition })
+            Some(Member {
+                ip: address.ip.parse().ok()?,
+                node: address.node_name,
+                condition,
+            })
         });
-        Subset { members: members.collect(), ports: member_ports(self.ports) }
+        Subset {
+            members: members.collect(),
+            ports: member_ports(self.ports),
+        }
     }
 }
 
 impl Wire for EndpointsWire {
     type Value = Members;
-    const RESOURCE: Resource = Resource { root: "/api/v1", group: "", plural: "endpoints" };
+    const RESOURCE: Resource = Resource {
+        root: "/api/v1",
+        group: "",
+        plural: "endpoints",
+    };
 
     fn read(self) -> Object<Members> {
         let (key, version) = (self.metadata.key(), self.metadata.version());
         let subsets = self.subsets.into_iter().map(WireSubset::read).collect();
-        let value = Members { service: key.name.clone(), labels: self.metadata.labels, subsets };
-        Object { key, version, value }
+        let value = Members {
+            service: key.name.clone(),
+            labels: self.metadata.labels,
+            subsets,
+        };
+        Object {
+            key,
+            version,
+            value,
+        }
     }
 }
 
@@ -385,7 +444,11 @@ impl ServicePortWire {
             Some(TargetWire::Number(number)) => TargetPort::Number(number),
             Some(TargetWire::Name(name)) => TargetPort::Name(name),
         };
-        ServicePort { name: self.name.unwrap_or_default(), number: self.port, target }
+        ServicePort {
+            name: self.name.unwrap_or_default(),
+            number: self.port,
+            target,
+        }
     }
 }
 
@@ -400,19 +463,43 @@ impl IngressWire {
 
 impl Wire for ServiceWire {
     type Value = Service;
-    const RESOURCE: Resource = Resource { root: "/api/v1", group: "", plural: "services" };
+    const RESOURCE: Resource = Resource {
+        root: "/api/v1",
+        group: "",
+        plural: "services",
+    };
 
     fn read(self) -> Object<Service> {
         let (key, version) = (self.metadata.key(), self.metadata.version());
-        let tcp = self.spec.ports.into_iter().filter(|port| is_tcp(port.protocol.as_deref()));
+        let tcp = self
+            .spec
+            .ports
+            .into_iter()
+            .filter(|port| is_tcp(port.protocol.as_deref()));
         let ports = tcp.map(ServicePortWire::read).collect();
-        let ingress = self.status.load_balancer.ingress.into_iter().filter_map(IngressWire::read).collect();
-        Object { key, version, value: Service { labels: self.metadata.labels, ports, ingress } }
+        let ingress = self
+            .status
+            .load_balancer
+            .ingress
+            .into_iter()
+            .filter_map(IngressWire::read)
+            .collect();
+        Object {
+            key,
+            version,
+            value: Service {
+                labels: self.metadata.labels,
+                ports,
+                ingress,
+            },
+        }
     }
 }
 
 /// Go writes `null` for an empty list or map.
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    from: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
@@ -443,22 +530,35 @@ mod tests {
         assert_eq!(&*got.value.service, "web");
         assert_eq!(got.value.labels, BTreeMap::from([("v".into(), "1".into())]));
         let subset = &got.value.subsets[0];
-        let ports: Vec<_> = subset.ports.iter().map(|port| (&*port.name, port.number)).collect();
+        let ports: Vec<_> = subset
+            .ports
+            .iter()
+            .map(|port| (&*port.name, port.number))
+            .collect();
         assert_eq!(ports, [("http", 8080), ("", 1)]);
-        let members: Vec<_> = subset.members.iter().map(|m| (m.ip.to_string(), m.condition)).collect();
+        let members: Vec<_> = subset
+            .members
+            .iter()
+            .map(|m| (m.ip.to_string(), m.condition))
+            .collect();
         let want = [
             ("10.0.0.1", Condition::Ready),
             ("10.0.0.2", Condition::Draining),
             ("10.0.0.3", Condition::NotReady),
             ("10.0.0.4", Condition::NotReady),
         ];
-        assert_eq!(members, want.map(|(ip, condition)| (ip.to_owned(), condition)));
+        assert_eq!(
+            members,
+            want.map(|(ip, condition)| (ip.to_owned(), condition))
+        );
         assert_eq!(subset.members[0].node.as_deref(), Some("n1"));
     }
 
     #[test]
     fn null_lists_and_host_names_add_nothing() {
-        let got = slice(r#"{"metadata": {"name": "e", "labels": null}, "endpoints": null, "ports": null}"#);
+        let got = slice(
+            r#"{"metadata": {"name": "e", "labels": null}, "endpoints": null, "ports": null}"#,
+        );
         assert_eq!(got.value.subsets, [Subset::default()]);
         let got = slice(
             r#"{"metadata": {"name": "e"}, "addressType": "FQDN", "endpoints": [{"addresses": ["db.example"]}]}"#,
@@ -473,11 +573,22 @@ mod tests {
             {"addresses": null, "ports": [{"name": "x", "port": 2}]}]}"#;
         let got = serde_json::from_str::<EndpointsWire>(json).unwrap().read();
         assert_eq!(&*got.value.service, "web");
-        let conditions: Vec<_> = got.value.subsets[0].members.iter().map(|member| member.condition).collect();
+        let conditions: Vec<_> = got.value.subsets[0]
+            .members
+            .iter()
+            .map(|member| member.condition)
+            .collect();
         assert_eq!(conditions, [Condition::Ready, Condition::NotReady]);
         assert_eq!(got.value.subsets[1].ports[0].number, 2);
         let json = r#"{"metadata": {"name": "web"}, "subsets": null}"#;
-        assert!(serde_json::from_str::<EndpointsWire>(json).unwrap().read().value.subsets.is_empty());
+        assert!(
+            serde_json::from_str::<EndpointsWire>(json)
+                .unwrap()
+                .read()
+                .value
+                .subsets
+                .is_empty()
+        );
     }
 
     #[test]
@@ -486,9 +597,25 @@ mod tests {
             {"name": "a", "port": 80, "targetPort": "http"}, {"name": "b", "port": 81, "targetPort": 8081},
             {"name": "c", "port": 82}, {"name": "u", "port": 83, "protocol": "UDP"}]},
             "status": {"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}, {"hostname": "lb.example", "ip": "1.1.1.1"}]}}}"#;
-        let got = serde_json::from_str::<ServiceWire>(json).unwrap().read().value;
+        let got = serde_json::from_str::<ServiceWire>(json)
+            .unwrap()
+            .read()
+            .value;
         let targets: Vec<_> = got.ports.into_iter().map(|port| port.target).collect();
-        assert_eq!(targets, [TargetPort::Name("http".into()), TargetPort::Number(8081), TargetPort::Number(82)]);
-        assert_eq!(got.ingress, [Ingress::Ip("1.2.3.4".parse().unwrap()), Ingress::Host("lb.example".into())]);
+        assert_eq!(
+            targets,
+            [
+                TargetPort::Name("http".into()),
+                TargetPort::Number(8081),
+                TargetPort::Number(82)
+            ]
+        );
+        assert_eq!(
+            got.ingress,
+            [
+                Ingress::Ip("1.2.3.4".parse().unwrap()),
+                Ingress::Host("lb.example".into())
+            ]
+        );
     }
 }

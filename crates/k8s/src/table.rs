@@ -84,7 +84,11 @@ pub struct Table<V> {
 
 impl<V> Default for Table<V> {
     fn default() -> Self {
-        Self { live: HashMap::new(), relists: HashMap::new(), gone: Tombstones::default() }
+        Self {
+            live: HashMap::new(),
+            relists: HashMap::new(),
+            gone: Tombstones::default(),
+        }
     }
 }
 
@@ -98,7 +102,13 @@ impl<V: Clone + PartialEq> Table<V> {
             }
             Event::InitApply(object) => {
                 let list = self.relists.entry(scope.clone()).or_default();
-                list.insert(object.key, Held { version: object.version, value: object.value });
+                list.insert(
+                    object.key,
+                    Held {
+                        version: object.version,
+                        value: object.value,
+                    },
+                );
                 Vec::new()
             }
             Event::InitDone => self.replace(scope),
@@ -110,17 +120,26 @@ impl<V: Clone + PartialEq> Table<V> {
     /// The finished list takes the place of all that was held of its scope, whatever the versions say: after a
     /// restored backup they run backwards, and the list is what the API server has.
     fn replace(&mut self, scope: &Scope) -> Vec<Change<V>> {
-        let Some(list) = self.relists.remove(scope) else { return Vec::new() };
+        let Some(list) = self.relists.remove(scope) else {
+            return Vec::new();
+        };
         self.gone.forget(scope);
-        let absent: Vec<Key> =
-            self.live.keys().filter(|key| scope.covers(&key.namespace) && !list.contains_key(key)).cloned().collect();
+        let absent: Vec<Key> = self
+            .live
+            .keys()
+            .filter(|key| scope.covers(&key.namespace) && !list.contains_key(key))
+            .cloned()
+            .collect();
         let mut changes = Vec::new();
         for key in absent {
             let before = self.live.remove(&key).map(|held| held.value);
             changes.push(Change { key, before });
         }
         for (key, new) in list {
-            let same = self.live.get(&key).is_some_and(|held| held.value == new.value);
+            let same = self
+                .live
+                .get(&key)
+                .is_some_and(|held| held.value == new.value);
             let before = self.live.insert(key.clone(), new).map(|held| held.value);
             if !same {
                 changes.push(Change { key, before });
@@ -130,8 +149,16 @@ impl<V: Clone + PartialEq> Table<V> {
     }
 
     fn put(&mut self, object: Object<V>) -> Option<Change<V>> {
-        let Object { key, version, value } = object;
-        if self.gone.at(&key).is_some_and(|deleted| older(version, deleted)) {
+        let Object {
+            key,
+            version,
+            value,
+        } = object;
+        if self
+            .gone
+            .at(&key)
+            .is_some_and(|deleted| older(version, deleted))
+        {
             return None;
         }
         if let Some(held) = self.live.get_mut(&key) {
@@ -150,7 +177,11 @@ impl<V: Clone + PartialEq> Table<V> {
     }
 
     fn remove(&mut self, key: Key, version: u64) -> Option<Change<V>> {
-        if self.live.get(&key).is_some_and(|held| older(version, held.version)) {
+        if self
+            .live
+            .get(&key)
+            .is_some_and(|held| older(version, held.version))
+        {
             return None;
         }
         self.gone.note(&key, version);
@@ -185,14 +216,23 @@ impl<V: Clone + PartialEq> Table<V> {
     /// up to then must have come: one that is held too old or not at all, or held although it is gone.
     #[must_use]
     pub fn differences(&self, scope: &Scope, list: &HashMap<Key, u64>, at: u64) -> Vec<Key> {
-        let missed = list.iter().filter(|(key, version)| match self.live.get(key) {
-            Some(held) => older(held.version, **version),
-            None => self.gone.at(key).is_none_or(|deleted| older(deleted, **version)),
-        });
+        let missed = list
+            .iter()
+            .filter(|(key, version)| match self.live.get(key) {
+                Some(held) => older(held.version, **version),
+                None => self
+                    .gone
+                    .at(key)
+                    .is_none_or(|deleted| older(deleted, **version)),
+            });
         let left_over = self.live.iter().filter(|(key, held)| {
             scope.covers(&key.namespace) && !list.contains_key(key) && !older(at, held.version)
         });
-        missed.map(|(key, _)| key).chain(left_over.map(|(key, _)| key)).cloned().collect()
+        missed
+            .map(|(key, _)| key)
+            .chain(left_over.map(|(key, _)| key))
+            .cloned()
+            .collect()
     }
 }
 
@@ -238,11 +278,18 @@ mod tests {
     use super::*;
 
     fn object(name: &str, version: u64, value: u32) -> Object<u32> {
-        Object { key: Key::new("a", name), version, value }
+        Object {
+            key: Key::new("a", name),
+            version,
+            value,
+        }
     }
 
     fn held(table: &Table<u32>) -> Vec<(String, u32)> {
-        let mut all: Vec<_> = table.iter().map(|(key, value)| (key.name.to_string(), *value)).collect();
+        let mut all: Vec<_> = table
+            .iter()
+            .map(|(key, value)| (key.name.to_string(), *value))
+            .collect();
         all.sort();
         all
     }
@@ -253,7 +300,11 @@ mod tests {
         table.apply(&Scope::Cluster, Event::Apply(object("x", 1, 10)));
         table.apply(&Scope::Cluster, Event::Apply(object("y", 2, 20)));
         assert!(table.apply(&Scope::Cluster, Event::Init).is_empty());
-        assert!(table.apply(&Scope::Cluster, Event::InitApply(object("y", 3, 21))).is_empty());
+        assert!(
+            table
+                .apply(&Scope::Cluster, Event::InitApply(object("y", 3, 21)))
+                .is_empty()
+        );
         assert_eq!(held(&table), [("x".into(), 10), ("y".into(), 20)]);
         let changes = table.apply(&Scope::Cluster, Event::InitDone);
         assert_eq!(held(&table), [("y".into(), 21)]);
@@ -268,7 +319,11 @@ mod tests {
     #[test]
     fn a_list_of_one_namespace_leaves_the_others_alone() {
         let mut table = Table::default();
-        let other = Object { key: Key::new("b", "z"), version: 1, value: 5 };
+        let other = Object {
+            key: Key::new("b", "z"),
+            version: 1,
+            value: 5,
+        };
         table.apply(&Scope::Cluster, Event::Apply(other));
         table.apply(&Scope::Cluster, Event::Apply(object("x", 1, 10)));
         let scope = Scope::Namespace("a".into());
@@ -304,9 +359,15 @@ mod tests {
     fn deletions_are_remembered_in_bounded_memory() {
         let mut table = Table::<u32>::default();
         for i in 0..10_000 {
-            table.apply(&Scope::Cluster, Event::Delete(Key::new("a", &i.to_string()), i));
+            table.apply(
+                &Scope::Cluster,
+                Event::Delete(Key::new("a", &i.to_string()), i),
+            );
         }
-        assert_eq!((table.gone.at.len(), table.gone.order.len()), (TOMBSTONES, TOMBSTONES));
+        assert_eq!(
+            (table.gone.at.len(), table.gone.order.len()),
+            (TOMBSTONES, TOMBSTONES)
+        );
     }
 
     #[test]
@@ -317,11 +378,20 @@ mod tests {
         }
         table.apply(&Scope::Cluster, Event::Delete(Key::new("a", "deleted"), 8));
         let list = [("same", 1), ("old", 4), ("absent", 5), ("deleted", 5)];
-        let list = list.map(|(name, version)| (Key::new("a", name), version)).into();
+        let list = list
+            .map(|(name, version)| (Key::new("a", name), version))
+            .into();
         let mut found = table.differences(&Scope::Cluster, &list, 7);
         found.sort();
-        assert_eq!(found, ["absent", "left", "old"].map(|name| Key::new("a", name)));
-        assert!(table.differences(&Scope::Namespace("b".into()), &HashMap::new(), 7).is_empty());
+        assert_eq!(
+            found,
+            ["absent", "left", "old"].map(|name| Key::new("a", name))
+        );
+        assert!(
+            table
+                .differences(&Scope::Namespace("b".into()), &HashMap::new(), 7)
+                .is_empty()
+        );
     }
 
     /// What really happened to a few objects: versions rise, each step changes or deletes one.
