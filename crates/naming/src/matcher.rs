@@ -73,7 +73,7 @@ impl PathMatcher {
             let fits = match (piece, given.next()) {
                 (Piece::Any, given) => given.map(|_| true).ok_or(TooShort)?,
                 (_, None) => false,
-                (Piece::Literal(text), Some(given)) => **text == given.to_string(),
+                (Piece::Literal(text), Some(given)) => is_printed_as(given, text),
                 (Piece::Captures { names, regex }, Some(given)) => {
                     captures.take(names, regex, given)
                 }
@@ -126,6 +126,11 @@ impl Captures {
         }
         true
     }
+}
+
+fn is_printed_as(segment: &Segment, text: &str) -> bool {
+    let shown = segment.to_string();
+    shown == text
 }
 
 fn piece(pattern: &str, text: &str) -> Result<Piece, PatternError> {

@@ -23,7 +23,10 @@ pub use addresses::{LineError, MAX_FILE_BYTES};
 use addresses::{Host, Line};
 use scan::Scan;
 
-/// Binds names to the addresses in files; see `docs` for their format.
+/// Binds names to the addresses in files: a line `host port` or `host port * weight` for each, comments behind `#`.
+///
+/// A wrong line leaves the file's last good addresses in force; a file without addresses is bound to none; no file, no
+/// name.
 pub struct FsNamer {
     prefix: Path,
     root: PathBuf,

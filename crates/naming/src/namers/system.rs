@@ -346,4 +346,60 @@ mod tests {
             assert_eq!(literal(host), None, "{host}");
         }
     }
+
+    /// The bound name that a path leads to.
+    fn bound(path: &str) -> Bound {
+        let namer = SystemNamer::new(Dns::system(tokio::runtime::Handle::current()));
+        let answer = namer.lookup(&path.parse().unwrap(), &mut Reads::new());
+        match answer.ok() {
+            Some(NameTree::Leaf(Name::Bound(bound))) => bound,
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+
+    fn addr(path: &str) -> Addr {
+        match bound(path).target {
+            Target::Endpoints(addrs) => addrs.addr(&mut Reads::new()),
+            Target::Status(code) => panic!("{path} answers {code}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_is_bound_at_once() {
+        for (path, want) in [
+            ("/$/inet/10.0.0.1/80/rest", "10.0.0.1:80"),
+            ("/$/inet/8080", "127.0.0.1:8080"),
+            ("/$/fixedinet/10.0.0.1/80", "10.0.0.1:80"),
+            ("/$/io.buoyant.rinet/80/10.0.0.1", "10.0.0.1:80"),
+        ] {
+            let endpoint = Endpoint::new(want.parse().unwrap());
+            assert_eq!(addr(path), Addr::bound([endpoint]), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_out_of_range_fails() {
+        for path in ["/$/inet/10.0.0.1/65536", "/$/inet/10.0.0.1/-1"] {
+            assert!(matches!(addr(path), Addr::Failed(_)), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_name_waits_for_dns() {
+        assert_eq!(addr("/$/inet/no-such-host.invalid./80"), Addr::Pending);
+    }
+
+    #[tokio::test]
+    async fn a_status_is_answered_by_the_router() {
+        let name = bound("/$/io.buoyant.http.status/503/rest");
+        assert!(matches!(name.target, Target::Status(503)));
+        assert_eq!(name.id.to_string(), "/$/io.buoyant.http.status/503");
+        assert_eq!(name.residual.to_string(), "/rest");
+        let namer = SystemNamer::new(Dns::system(tokio::runtime::Handle::current()));
+        for path in ["99", "600", "x", "-1", "2000"] {
+            let path = format!("/$/io.buoyant.http.status/{path}").parse().unwrap();
+            let answer = namer.lookup(&path, &mut Reads::new());
+            assert!(matches!(answer.ok(), Some(NameTree::Neg)), "{path}");
+        }
+    }
 }

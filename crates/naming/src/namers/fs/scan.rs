@@ -23,7 +23,7 @@ use crate::namers::Dns;
 const SETTLE: Duration = Duration::from_millis(100);
 /// The same for an empty or missing file: to believe it costs all endpoints.
 const SETTLE_LOSS: Duration = Duration::from_millis(250);
-/// How deep folders may be nested; links can make a circle.
+/// How deep folders may be nested.
 const MAX_DEPTH: usize = 16;
 
 /// Follows a folder by looking at it, again and again.
@@ -112,7 +112,7 @@ impl Scan {
     /// Looks at the folder. Gives when to look again because something is in doubt.
     pub(super) fn look(&mut self, reread: &Reread, now: Instant) -> Option<Instant> {
         let mut found = Found::default();
-        if let Err(error) = found.walk(&self.root, &Path::root(), 0) {
+        if let Err(error) = found.walk(&self.root, &Path::root(), &mut Vec::new()) {
             self.complain(&error);
             return None;
         }
@@ -184,7 +184,30 @@ struct Found {
 }
 
 impl Found {
-    fn walk(&mut self, folder: &FsPath, name: &Path, depth: usize) -> io::Result<()> {
+    /// Adds what is in a folder. `above` are the folders on the way to it, so that a link to one of them is no circle.
+    fn walk(
+        &mut self,
+        folder: &FsPath,
+        name: &Path,
+        above: &mut Vec<(u64, u64)>,
+    ) -> io::Result<()> {
+        let meta = std::fs::metadata(folder)?;
+        let identity = (meta.dev(), meta.ino());
+        if above.contains(&identity) || above.len() > MAX_DEPTH {
+            return Ok(());
+        }
+        above.push(identity);
+        let walked = self.walk_entries(folder, name, above);
+        above.pop();
+        walked
+    }
+
+    fn walk_entries(
+        &mut self,
+        folder: &FsPath,
+        name: &Path,
+        above: &mut Vec<(u64, u64)>,
+    ) -> io::Result<()> {
         for entry in folder.read_dir()? {
             let entry = entry?;
             let file_name = entry.file_name();
@@ -201,9 +224,9 @@ impl Found {
                 continue;
             };
             let name = name.child(segment);
-            if meta.is_dir() && depth < MAX_DEPTH {
+            if meta.is_dir() {
                 self.folders.insert(name.clone());
-                match self.walk(&place, &name, depth + 1) {
+                match self.walk(&place, &name, above) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(_) => self.unlisted.push(name),
                     Ok(()) => {}

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
@@ -24,10 +23,10 @@ enum Message {
     Stop,
 }
 
-/// The thread that follows a folder; dropping it ends the thread.
+/// The thread that follows a folder; it ends after this is dropped, not waited for: a slow disk must not hold up who
+/// drops it.
 pub(super) struct Watch {
     messages: Sender<Message>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
@@ -37,19 +36,16 @@ impl Watch {
         let spawned = std::thread::Builder::new()
             .name("io.l5d.fs".to_owned())
             .spawn(move || follow(&root, scan, &own, &received));
-        let thread = spawned
-            .inspect_err(|error| warn!(%error, "no thread to follow address files"))
-            .ok();
-        Self { messages, thread }
+        if let Err(error) = spawned {
+            warn!(%error, "no thread to follow address files");
+        }
+        Self { messages }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         _ = self.messages.send(Message::Stop);
-        if let Some(thread) = self.thread.take() {
-            _ = thread.join();
-        }
     }
 }
 
