@@ -79,18 +79,20 @@ impl Wire {
         if self.length.is_some() {
             return Err(HeadError::ambiguous("more than one Content-Length", value));
         }
-        let refused = HeadError::ambiguous(
-            "a Content-Length that is not just digits, or not below 2^63",
-            value,
-        );
+        let refuse = || {
+            HeadError::ambiguous(
+                "a Content-Length that is not just digits, or not below 2^63",
+                value,
+            )
+        };
         if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-            return Err(refused);
+            return Err(refuse());
         }
         let length = value.iter().try_fold(0u64, |sum, digit| {
             let sum = sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
             (sum <= i64::MAX as u64).then_some(sum)
         });
-        self.length = Some(length.ok_or(refused)?);
+        self.length = Some(length.ok_or_else(refuse)?);
         Ok(())
     }
 
