@@ -340,7 +340,8 @@ async fn zipkins_graph_is_that_of_the_applications_for_chain_fan_out_and_retry()
     let web = "#/io.l5d.k8s/default/http/web";
     let to = |name: &str| format!("incoming > #/io.l5d.k8s/default/http/{name}");
     let routers = "outgoing > incoming".to_owned();
-    let cases: [(&str, &dyn Fn(&mut Trace), Vec<String>); 3] = [
+    type Make<'a> = &'a dyn Fn(&mut Trace);
+    let cases: [(&str, Make<'_>, Vec<String>); 3] = [
         (
             "chain",
             &chain,

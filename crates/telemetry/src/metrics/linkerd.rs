@@ -7,6 +7,10 @@ use super::registry::{Reading, Registry};
 use super::text::{Labels, line, number};
 use crate::cells::Histo;
 
+mod names;
+
+pub use names::{Described, NAMES, undescribed};
+
 /// How `/admin/metrics.json` is wanted; its query parameters.
 #[derive(Debug, Clone, Default)]
 pub struct JsonOptions {

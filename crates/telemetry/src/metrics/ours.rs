@@ -262,6 +262,19 @@ enum Place {
     Elsewhere,
 }
 
+impl Place {
+    fn name(self) -> &'static str {
+        match self {
+            Place::Router => "router",
+            Place::Server => "server",
+            Place::Service => "service",
+            Place::Client => "client",
+            Place::ClientService => "client service",
+            Place::Elsewhere => "elsewhere",
+        }
+    }
+}
+
 #[derive(Default)]
 struct ScopeLabels<'a> {
     place: Place,

@@ -229,7 +229,7 @@ impl Outcomes {
         match outcome.code {
             None => self.served[class].incr(),
             Some(code) => {
-                let made = self.made.get_or_init(Box::default_made);
+                let made = self.made.get_or_init(made);
                 made[class][code as usize].incr();
             }
         }
@@ -240,15 +240,9 @@ impl Outcomes {
     }
 }
 
-/// [`Default`] ends at arrays of 32.
-trait DefaultMade {
-    fn default_made() -> Self;
-}
-
-impl DefaultMade for Box<[[Cell; Code::ALL.len()]; 6]> {
-    fn default_made() -> Self {
-        Box::new([const { [const { Cell::new() }; Code::ALL.len()] }; 6])
-    }
+/// All at zero ([`Default`] ends at arrays of 32).
+fn made() -> Box<[[Cell; Code::ALL.len()]; 6]> {
+    Box::new([const { [const { Cell::new() }; Code::ALL.len()] }; 6])
 }
 
 impl Source for Outcomes {
@@ -280,3 +274,6 @@ impl Source for Outcomes {
         out.ours("rutter_successful_requests_total", &[], self.success.get());
     }
 }
+
+#[cfg(test)]
+mod tests;

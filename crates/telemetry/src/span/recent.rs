@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 
 use super::{Kind, Sink, SpanRecord};
+use crate::code::Code;
 
 /// Attempts whose request has not ended yet are kept, but not more than these.
 const OPEN_ATTEMPTS: usize = 1_000;
@@ -121,7 +122,7 @@ fn request(span: &SpanRecord, last: Option<&SpanRecord>, attempts: usize) -> Rec
         attempts,
         duration_us: span.duration_us,
         status: status.or(span.tag("http.rsp.status")).map(str::to_owned),
-        error: span.error.map(|code| code.as_str()),
+        error: span.error.map(Code::as_str),
         trace: span.context.trace.to_string(),
     }
 }

@@ -2,60 +2,74 @@
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
+/// A digit's value, or [`NONE`].
+const VALUES: [u8; 256] = {
+    let mut values = [NONE; 256];
+    let mut value = 0;
+    while value < 64 {
+        values[ALPHABET[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
+/// Has a bit that no digit's value has.
+const NONE: u8 = 0x80;
+
 /// Writes `bytes` as padded base64 into `out`, which must have room for four characters for each three bytes begun.
 /// Returns the length written.
 pub(crate) fn encode(bytes: &[u8], out: &mut [u8]) -> usize {
-    let mut len = 0;
-    for three in bytes.chunks(3) {
-        let word = three
-            .iter()
-            .enumerate()
-            .fold(0u32, |word, (i, b)| word | u32::from(*b) << (16 - 8 * i));
-        for i in 0..4 {
-            out[len] = match i <= three.len() {
-                true => ALPHABET[(word >> (18 - 6 * i)) as usize & 63],
-                false => b'=',
-            };
-            len += 1;
-        }
+    let mut written = 0;
+    for (three, four) in bytes.chunks(3).zip(out.chunks_exact_mut(4)) {
+        let byte = |i| u32::from(three.get(i).copied().unwrap_or(0));
+        let word = byte(0) << 16 | byte(1) << 8 | byte(2);
+        let digit = |shift: u32| ALPHABET[(word >> shift) as usize & 63];
+        let last_two = [b'=', b'='];
+        four.copy_from_slice(&[digit(18), digit(12), digit(6), digit(0)]);
+        four[three.len() + 1..].copy_from_slice(&last_two[..3 - three.len()]);
+        written += 4;
     }
-    len
+    written
 }
 
 /// Reads padded base64 into `out`; the number of bytes, or none when it is no base64 or longer than `out`.
 pub(crate) fn decode(text: &[u8], out: &mut [u8]) -> Option<usize> {
-    if text.is_empty() || !text.len().is_multiple_of(4) {
+    let (last, whole) = text
+        .split_last_chunk::<4>()
+        .map(|(rest, last)| (last, rest))?;
+    if !whole.len().is_multiple_of(4) {
         return None;
     }
-    let digits = text
-        .iter()
-        .rposition(|b| *b != b'=')
-        .map_or(0, |last| last + 1);
-    if text.len() - digits > 2 {
-        return None;
+    let mut len = 0;
+    for four in whole.chunks_exact(4) {
+        let three = out.get_mut(len..len + 3)?;
+        three.copy_from_slice(&word(four)?.to_be_bytes()[1..]);
+        len += 3;
     }
-    let (mut word, mut bits, mut len) = (0u32, 0, 0);
-    for digit in &text[..digits] {
-        word = word << 6 | digit_value(*digit)?;
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            *out.get_mut(len)? = (word >> bits) as u8;
-            len += 1;
-        }
-    }
+    let count = match last {
+        [.., b'=', b'='] => 1,
+        [.., b'='] => 2,
+        _ => 3,
+    };
+    let mut digits = *last;
+    digits[count + 1..].fill(b'A');
+    let bytes = word(&digits)?.to_be_bytes();
     // Bits left over after the last byte must be zero: one text for one value.
-    (word & ((1 << bits) - 1) == 0).then_some(len)
+    if bytes[1 + count..].iter().any(|b| *b != 0) {
+        return None;
+    }
+    out.get_mut(len..len + count)?
+        .copy_from_slice(&bytes[1..=count]);
+    Some(len + count)
 }
 
-fn digit_value(digit: u8) -> Option<u32> {
-    let value = match digit {
-        b'A'..=b'Z' => digit - b'A',
-        b'a'..=b'z' => digit - b'a' + 26,
-        b'0'..=b'9' => digit - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    };
-    Some(u32::from(value))
+/// The 24 bits of four digits.
+fn word(digits: &[u8]) -> Option<u32> {
+    let (mut word, mut all) = (0, 0);
+    for digit in digits {
+        let value = VALUES[usize::from(*digit)];
+        word = word << 6 | u32::from(value);
+        all |= value;
+    }
+    (all & NONE == 0).then_some(word & 0x00ff_ffff)
 }

@@ -246,3 +246,17 @@ fn a_failure_without_an_exception_is_called_by_its_code() {
     });
     assert!(prometheus(&registry, "").contains(r#"service="svc/web", exception="RT-E105"} 1"#));
 }
+
+#[test]
+fn every_name_that_is_served_is_described() {
+    let (registry, mut kept) = busy();
+    registry.summarise();
+    assert_eq!(undescribed(&registry), Vec::<String>::new());
+    kept.push(fixed(
+        &registry,
+        &["rt", "out", "service", "svc/web"],
+        "novelties",
+        1,
+    ));
+    assert_eq!(undescribed(&registry), ["service: novelties"]);
+}

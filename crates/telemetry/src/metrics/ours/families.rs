@@ -261,6 +261,14 @@ pub const FAMILIES: &[Family] = &[
     ),
 ];
 
+impl Family {
+    /// Which of Linkerd's names it gets values from, as `client: connects`.
+    pub fn derived_from(&self) -> impl Iterator<Item = String> {
+        let derived = DERIVED.iter().filter(|d| d.family == self.name);
+        derived.map(|d| format!("{}: {}", d.place.name(), d.name))
+    }
+}
+
 /// A family that gets its values from one of Linkerd's names at a certain place.
 pub(super) struct Derived {
     pub(super) place: Place,

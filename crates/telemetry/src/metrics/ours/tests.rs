@@ -113,7 +113,7 @@ impl Source for Everything {
         for derived in DERIVED {
             match derived.name.rsplit('/').next() {
                 Some("pending" | "connections" | "available" | "busy") => {
-                    out.gauge(derived.name, 1.0)
+                    out.gauge(derived.name, 1.0);
                 }
                 _ => out.counter(derived.name, 1),
             }
@@ -158,12 +158,7 @@ fn derived_families_exist_and_carry_the_labels_of_their_place() {
         for (label, _) in derived.labels {
             assert!(family.labels.contains(label), "{} {label}", family.name);
         }
-        let place = match derived.place {
-            Place::Server => "server",
-            Place::Service => "service",
-            Place::Client => "client",
-            _ => "router",
-        };
+        let place = derived.place.name();
         assert!(family.labels.contains(&place), "{} {place}", family.name);
     }
 }
