@@ -16,6 +16,7 @@ CACHE = pathlib.Path(os.environ.get("RUTTER_TEST_CACHE") or pathlib.Path.home() 
 
 ZIPKIN_VERSION = "3.6.1"
 CARGO_FUZZ_VERSION = "0.13.2"
+REQUESTS_VERSION = "2.34.2"
 
 #: How often a waiting part says what it waits for.
 REPORT_EVERY_S = 20
@@ -135,6 +136,7 @@ def last_line(path):
 
 #: Debian packages by need.
 PACKAGES = {
+    "clients": ("curl",),
     "prometheus": ("prometheus",),
     "browser": ("chromium", "chromium-driver"),
     "bench": ("haproxy", "nginx-light"),
@@ -182,6 +184,17 @@ def fetch_zipkin(job):
     return {"ZIPKIN_JAR": str(jar)}
 
 
+def make_python(job):
+    """A Python with `requests`, the client of most Python programs."""
+    venv = CACHE / f"python-requests-{REQUESTS_VERSION}"
+    if not (venv / "complete").exists():
+        shutil.rmtree(venv, ignore_errors=True)
+        job.run("making a Python environment", ["python3", "-m", "venv", venv])
+        job.run(f"installing requests {REQUESTS_VERSION}", [venv / "bin" / "pip", "install", "-q", "--disable-pip-version-check", f"requests=={REQUESTS_VERSION}"])
+        (venv / "complete").touch()
+    return {"PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+
 def build_bench_tools(job):
     """The benchmark's load generator, backend and floor."""
     job.run("building the benchmark's programs", ["cargo", "build", "--release", "--locked", "--bins"],
@@ -212,6 +225,7 @@ def build_apiserver(job):
 
 MAKERS = {
     "rutter": build_program,
+    "clients": make_python,
     "zipkin": fetch_zipkin,
     "bench-tools": build_bench_tools,
     "bench": build_dist,
