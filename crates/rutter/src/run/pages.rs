@@ -1,0 +1,196 @@
+//! The admin port of a router: whoever owns a state gives its page.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use admin::{
+    Admin, AdminConfig, BadText, BoxFuture, DelegateError, DelegateRequest, Instance, Readiness, RequestRow,
+    RequestsView, RouterInfo, Security,
+};
+use dtab::{Dtab, Path};
+use naming::Namer;
+use router::Router;
+use serde_json::{Map, Value, json};
+use telemetry::log::LogHandle;
+use telemetry::span::RecentRequest;
+use tokio_util::sync::CancellationToken;
+
+use super::Identity;
+use super::reports::Reports;
+use super::sources::Sources;
+use crate::config::settings::Config;
+
+/// The shelf, filled.
+#[allow(clippy::too_many_arguments)] // it is where everything meets
+pub(super) fn shelf(
+    config: &Config,
+    identity: &Identity,
+    routers: &[Arc<Router>],
+    sources: &Sources,
+    reports: &Reports,
+    readiness: &Readiness,
+    log: Option<LogHandle>,
+    stop: CancellationToken,
+) -> anyhow::Result<Admin> {
+    let security = &config.admin.security;
+    let lists = |list: &[Arc<str>]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let (white, black) = (lists(&security.whitelist), lists(&security.blacklist));
+    let security = Security {
+        ui: security.ui,
+        control: security.control,
+        diagnostics: security.diagnostics,
+        ..Security::default()
+    }
+    .with_lists(white.iter().map(String::as_str), black.iter().map(String::as_str))?;
+    let version = env!("CARGO_PKG_VERSION");
+    let mut admin = Admin::new(AdminConfig {
+        ip: config.admin.addr.ip(),
+        port: config.admin.addr.port(),
+        security,
+        instance: Instance {
+            program: "rutter".to_owned(),
+            version: version.to_owned(),
+            node: identity.node.clone(),
+            pod: identity.pod.clone(),
+        },
+    });
+    let infos = infos(config, routers);
+    admin = admin
+        .overview(&reports.registry, infos.clone(), readiness.clone())
+        .delegator(infos, delegate(routers.to_vec()))
+        .requests(recent(reports))
+        .help()
+        .metrics(&reports.registry)
+        .readiness(readiness.clone())
+        .config_json(config.given.clone())
+        .server_info("rutter", version, "")
+        .shutdown(move || stop.cancel())
+        .client_state(client_state(routers.to_vec()))
+        .bound_names(bound_names(sources.namers()))
+        .namer_state(namer_state(sources.namers()))
+        .json("/state", state(sources))
+        .page(
+            "/identify.json",
+            crate::identify::page(routers.iter().map(|router| router.settings().clone()).collect()),
+        );
+    for (path, prefix) in &reports.prometheus {
+        admin = admin.linkerd_prometheus(&reports.registry, path, prefix);
+    }
+    for router in routers {
+        let names = router.names().clone();
+        admin = admin.json(format!("/{}/interpreter_state/default.json", router.label()), move || names.interpreter().state());
+    }
+    if let Some(log) = log {
+        admin = admin.logging(Arc::new(log));
+    }
+    Ok(admin)
+}
+
+fn infos(config: &Config, routers: &[Arc<Router>]) -> Arc<dyn Fn() -> Vec<RouterInfo> + Send + Sync> {
+    let routers: Vec<_> = routers
+        .iter()
+        .zip(&config.routers)
+        .map(|(router, one)| {
+            let kinds = one.interpreter.transformers.iter().map(|transformer| format!(" → {}", transformer.prefix));
+            let kind = if one.interpreter.dtab_file.is_some() { "io.l5d.fs" } else { "default" };
+            (router.clone(), format!("{kind}{}", kinds.collect::<String>()))
+        })
+        .collect();
+    Arc::new(move || {
+        let info = |(router, interpreter): &(Arc<Router>, String)| RouterInfo {
+            label: router.label().to_string(),
+            protocol: "http".to_owned(),
+            dtab: pretty(router.names().base()),
+            servers: router.listeners().iter().map(ToString::to_string).collect(),
+            interpreter: interpreter.clone(),
+        };
+        routers.iter().map(info).collect()
+    })
+}
+
+/// A dtab with one dentry a line.
+fn pretty(dtab: &Dtab) -> String {
+    dtab.entries().iter().map(|dentry| format!("{} => {} ;\n", dentry.prefix, dentry.dst)).collect()
+}
+
+/// `/delegator.json`: asks the very names that requests ask.
+fn delegate(
+    routers: Vec<Arc<Router>>,
+) -> impl Fn(DelegateRequest) -> BoxFuture<Result<Value, DelegateError>> + Send + Sync + 'static {
+    move |request| {
+        let router = routers.iter().find(|router| **router.label() == *request.namespace).or(routers.first()).cloned();
+        Box::pin(async move {
+            let bad = |text: &str, error: &dtab::ParseError| BadText {
+                message: error.to_string(),
+                report: error.report(text).to_string(),
+            };
+            let dtab =
+                Dtab::read(&request.dtab).map_err(|error| DelegateError::Dtab(bad(&request.dtab, &error)))?;
+            let path =
+                Path::read(&request.path).map_err(|error| DelegateError::Path(bad(&request.path, &error)))?;
+            let unable = || DelegateError::Unable(request.namespace.clone());
+            let names = router.as_ref().ok_or_else(unable)?.names();
+            let delegation = names.explained(&path, &dtab).await.ok_or_else(unable)?;
+            Ok(delegation.to_json())
+        })
+    }
+}
+
+fn client_state(routers: Vec<Arc<Router>>) -> impl Fn() -> Value + Send + Sync + 'static {
+    move || {
+        let clients = routers.iter().flat_map(|router| router.clients());
+        let state = clients.map(|client| (client.id.to_string(), client.addr.client_state()));
+        Value::Object(state.collect::<Map<_, _>>())
+    }
+}
+
+fn bound_names(namers: Vec<Arc<dyn Namer>>) -> impl Fn() -> Vec<String> + Send + Sync + 'static {
+    move || {
+        let mut names: Vec<_> = namers.iter().flat_map(|namer| namer.names()).map(|name| name.to_string()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn namer_state(namers: Vec<Arc<dyn Namer>>) -> impl Fn(&str) -> Option<Value> + Send + Sync + 'static {
+    move |prefix| {
+        let is = |namer: &&Arc<dyn Namer>| namer.prefix().to_string().trim_start_matches('/') == prefix;
+        namers.iter().find(is).map(|namer| namer.state())
+    }
+}
+
+fn state(sources: &Sources) -> impl Fn() -> Value + Send + Sync + 'static {
+    let clusters = sources.clusters();
+    let namers = sources.namers();
+    move || {
+        let of_namers = namers.iter().map(|namer| (namer.prefix().to_string(), namer.state()));
+        json!({
+            "schema": "rutter/state/v1",
+            "kubernetes": clusters.iter().map(k8s::Cluster::state).collect::<Vec<_>>(),
+            "namers": of_namers.collect::<Map<_, _>>(),
+        })
+    }
+}
+
+fn recent(reports: &Reports) -> impl Fn() -> RequestsView + Send + Sync + 'static {
+    let (recent, sample_rate, capacity) = (reports.recent.clone(), reports.recent_rate, reports.recent_capacity);
+    move || RequestsView { rows: recent.requests().into_iter().map(row).collect(), sample_rate, capacity, passed: 0 }
+}
+
+fn row(request: RecentRequest) -> RequestRow {
+    let addr = |addr: Option<std::net::SocketAddr>| addr.map(|addr| addr.to_string()).unwrap_or_default();
+    RequestRow {
+        time: UNIX_EPOCH + Duration::from_micros(request.timestamp_us + request.duration_us),
+        source: addr(request.source),
+        server: addr(request.server),
+        router: request.router,
+        logical: request.logical_name.unwrap_or_default(),
+        concrete: request.concrete_name.unwrap_or_default(),
+        destination: addr(request.destination),
+        request: String::new(),
+        status: request.status.and_then(|status| status.parse().ok()).unwrap_or(0),
+        code: request.error.unwrap_or_default().to_owned(),
+        latency: Duration::from_micros(request.duration_us),
+        trace: request.trace,
+    }
+}
