@@ -1,0 +1,313 @@
+//! `namers[]`, `interpreter`, `transformers[]`.
+
+use super::{Key, Kinds, Section, Ty, kind, refused};
+
+const ZK: &str = "ZooKeeper is not read by routers";
+const STORE: &str = "a router that asks a dtab store is not in this version; use kind `default` with `dtab:`, or `io.l5d.fs`";
+
+/// `namers[]`.
+pub static NAMERS: Kinds = Kinds {
+    what: "namer",
+    tag: "kind",
+    default: None,
+    kinds: &[
+        kind(
+            "io.l5d.fs",
+            &FS,
+            "One file per name, a line per endpoint: `host port` or `host port * weight`. `/#/io.l5d.fs/FILE`",
+        ),
+        kind(
+            "io.l5d.k8s",
+            &K8S,
+            "Services of Kubernetes. `/#/io.l5d.k8s/NAMESPACE/PORT/SERVICE`",
+        ),
+        kind(
+            "io.l5d.k8s.ns",
+            &K8S_NS,
+            "Services of one namespace. `/#/io.l5d.k8s.ns/PORT/SERVICE`",
+        ),
+        kind("io.l5d.rewrite", &REWRITE, "Rewrites paths by a pattern."),
+        refused(
+            "io.l5d.k8s.external",
+            "load balancers' addresses are not read in this version",
+        ),
+        refused(
+            "io.l5d.k8s.istio",
+            "Linkerd 1's support of Istio's old API is not re-created",
+        ),
+        refused("io.l5d.consul", "Consul is not read in this version"),
+        refused("io.l5d.marathon", "Marathon is not read"),
+        refused(
+            "io.l5d.dnssrv",
+            "SRV records are not read in this version; `/$/inet/HOST/PORT` resolves names",
+        ),
+        refused("io.l5d.serversets", ZK),
+        refused("io.l5d.zkLeader", ZK),
+        refused("io.l5d.curator", ZK),
+        refused("io.l5d.rancher", "Rancher 1 is not read"),
+        refused("io.l5d.etcd", "Linkerd 1 has no such namer, either"),
+        refused("io.l5d.eureka", "Linkerd 1 has no such namer, either"),
+    ],
+};
+
+static COMMON: Section = Section {
+    title: "all namers",
+    keys: &[
+        Key::new(
+            "prefix",
+            Ty::Path,
+            "/ and the kind",
+            "What a dtab calls it: `/#` and then this.",
+        ),
+        Key::new(
+            "transformers",
+            Ty::List(&Ty::Kinds(&TRANSFORMERS)),
+            "[]",
+            "Applied in order to what this namer binds.",
+        ),
+        Key::new("experimental", Ty::Bool, "false", "Accepted everywhere."),
+    ],
+    also: &[],
+    removed: &[],
+};
+static FS: Section = Section {
+    title: "io.l5d.fs",
+    keys: &[Key::required("rootDir", Ty::ExistingDir, "The directory.")],
+    also: &[&COMMON],
+    removed: &[],
+};
+static API: Section = Section {
+    title: "Kubernetes API",
+    keys: &[
+        Key::new(
+            "host",
+            Ty::Text,
+            "localhost (outside a pod)",
+            "Where a `kubectl proxy` listens. With neither `host` nor `port`, inside a pod, the API server is asked directly.",
+        ),
+        Key::new("port", Ty::Port, "8001 (outside a pod)", "And its port."),
+        Key::new(
+            "labelSelector",
+            Ty::Text,
+            "none",
+            "A label's key; the path gets its value as a last segment.",
+        ),
+    ],
+    also: &[],
+    removed: &[],
+};
+static K8S: Section = Section {
+    title: "io.l5d.k8s",
+    keys: &[],
+    also: &[&API, &COMMON],
+    removed: &[],
+};
+static K8S_NS: Section = Section {
+    title: "io.l5d.k8s.ns",
+    keys: &[Key::new(
+        "envVar",
+        Ty::Text,
+        "POD_NAMESPACE",
+        "The environment variable that holds the namespace.",
+    )],
+    also: &[&API, &COMMON],
+    removed: &[],
+};
+static REWRITE: Section = Section {
+    title: "io.l5d.rewrite",
+    keys: &[
+        Key::required(
+            "prefix",
+            Ty::Path,
+            "What a dtab calls it: `/#` and then this.",
+        ),
+        Key::required(
+            "pattern",
+            Ty::Pattern,
+            "What is matched, such as `/{port}/{ns}/{svc}`; captures are one segment or a part of it.",
+        ),
+        Key::required("name", Ty::Text, "The path instead, with `{captures}`."),
+        Key::new(
+            "transformers",
+            Ty::List(&Ty::Kinds(&TRANSFORMERS)),
+            "[]",
+            "Applied in order to what this namer binds.",
+        ),
+        Key::new("experimental", Ty::Bool, "false", "Accepted everywhere."),
+    ],
+    also: &[],
+    removed: &[],
+};
+
+/// `interpreter`.
+pub static INTERPRETERS: Kinds = Kinds {
+    what: "interpreter",
+    tag: "kind",
+    default: None,
+    kinds: &[
+        kind(
+            "default",
+            &INTERPRETER,
+            "Binds here, with the router's dtab and the configured namers.",
+        ),
+        kind(
+            "io.l5d.fs",
+            &INTERPRETER_FS,
+            "The same with a dtab from a file that is watched, in front of the router's own.",
+        ),
+        refused("io.l5d.namerd", STORE),
+        refused("io.l5d.namerd.http", STORE),
+        refused("io.l5d.mesh", STORE),
+        refused(
+            "io.l5d.k8s.configMap",
+            "dtabs in ConfigMaps are not watched in this version; mount it and use `io.l5d.fs`",
+        ),
+        refused(
+            "io.l5d.consul.interpreter",
+            "Consul is not read in this version",
+        ),
+        refused(
+            "io.l5d.k8s.istio",
+            "Linkerd 1's support of Istio's old API is not re-created",
+        ),
+    ],
+};
+static INTERPRETER: Section = Section {
+    title: "interpreter",
+    keys: &[
+        Key::new(
+            "transformers",
+            Ty::List(&Ty::Kinds(&TRANSFORMERS)),
+            "[]",
+            "Applied in order to every bound name.",
+        ),
+        Key::new("experimental", Ty::Bool, "false", "Accepted everywhere."),
+    ],
+    also: &[],
+    removed: &[],
+};
+static INTERPRETER_FS: Section = Section {
+    title: "io.l5d.fs",
+    keys: &[Key::required(
+        "dtabFile",
+        Ty::ExistingFile,
+        "File with the dtab; read again when it changes.",
+    )],
+    also: &[&INTERPRETER],
+    removed: &[],
+};
+
+/// `transformers[]`.
+pub static TRANSFORMERS: Kinds = Kinds {
+    what: "transformer",
+    tag: "kind",
+    default: None,
+    kinds: &[
+        kind(
+            "io.l5d.k8s.daemonset",
+            &DAEMONSET,
+            "Sends to the router on the endpoint's node instead of the endpoint.",
+        ),
+        kind(
+            "io.l5d.k8s.localnode",
+            &LOCALNODE,
+            "Keeps endpoints of this node only.",
+        ),
+        kind("io.l5d.port", &PORT, "Replaces the port."),
+        kind(
+            "io.l5d.localhost",
+            &PREFIX_ONLY,
+            "Keeps endpoints of this machine only.",
+        ),
+        kind(
+            "io.l5d.specificHost",
+            &SPECIFIC_HOST,
+            "Keeps endpoints with that address only.",
+        ),
+        kind("io.l5d.const", &CONST, "Binds every name to one."),
+        kind(
+            "io.l5d.replace",
+            &CONST,
+            "Replaces every bound name with one.",
+        ),
+    ],
+};
+
+static PREFIX_ONLY: Section = Section {
+    title: "all transformers",
+    keys: &[
+        Key::new(
+            "prefix",
+            Ty::Path,
+            "/ and the kind",
+            "Shown in bound names behind `/%`.",
+        ),
+        Key::new("experimental", Ty::Bool, "false", "Accepted everywhere."),
+    ],
+    also: &[],
+    removed: &[],
+};
+static DAEMONSET: Section = Section {
+    title: "io.l5d.k8s.daemonset",
+    keys: &[
+        Key::required(
+            "namespace",
+            Ty::Text,
+            "Namespace of the Service in front of the routers.",
+        ),
+        Key::required("service", Ty::Text, "That Service."),
+        Key::required(
+            "port",
+            Ty::Text,
+            "Name of its port that leads to the incoming routers.",
+        ),
+        Key::new(
+            "k8sHost",
+            Ty::Text,
+            "localhost (outside a pod)",
+            "Where a `kubectl proxy` listens. With neither `k8sHost` nor `k8sPort`, the API server of a configured namer `io.l5d.k8s` is asked.",
+        ),
+        Key::new("k8sPort", Ty::Port, "8001 (outside a pod)", "And its port."),
+        Key::new(
+            "hostNetwork",
+            Ty::Bool,
+            "false",
+            "The routers are on the hosts' network. Nodes are told apart by name whenever the API gives names, whatever this says.",
+        ),
+    ],
+    also: &[&PREFIX_ONLY],
+    removed: &[],
+};
+static LOCALNODE: Section = Section {
+    title: "io.l5d.k8s.localnode",
+    keys: &[Key::new(
+        "hostNetwork",
+        Ty::Bool,
+        "false",
+        "The router is on the host's network: NODE_NAME must be set. Otherwise POD_IP, or NODE_NAME.",
+    )],
+    also: &[&PREFIX_ONLY],
+    removed: &[],
+};
+static PORT: Section = Section {
+    title: "io.l5d.port",
+    keys: &[Key::required("port", Ty::Port, "The port.")],
+    also: &[&PREFIX_ONLY],
+    removed: &[],
+};
+static SPECIFIC_HOST: Section = Section {
+    title: "io.l5d.specificHost",
+    keys: &[Key::required("host", Ty::Ip, "The address.")],
+    also: &[&PREFIX_ONLY],
+    removed: &[],
+};
+static CONST: Section = Section {
+    title: "io.l5d.const, io.l5d.replace",
+    keys: &[Key::required(
+        "path",
+        Ty::Path,
+        "The name that is bound instead.",
+    )],
+    also: &[&PREFIX_ONLY],
+    removed: &[],
+};
