@@ -1,6 +1,6 @@
 //! Who has metrics, and the once-a-minute summaries of stats.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -85,9 +85,11 @@ impl Drop for Registration {
 #[derive(Default)]
 struct State {
     scopes: BTreeMap<Scope, Place>,
-    of: HashMap<u64, Scope>,
-    /// The services and clients with labels of their own, by the node before them.
-    labels: HashMap<Scope, HashSet<Box<str>>>,
+    /// Where each source stands, and whether it was folded.
+    of: HashMap<u64, (Scope, bool)>,
+    /// The services and clients with labels of their own, by router and kind, with the number of scopes that have them.
+    labels: HashMap<Scope, HashMap<Box<str>, usize>>,
+    /// Sources that were folded, as they are beyond the limit of labels.
     folded: u64,
 }
 
@@ -173,7 +175,7 @@ impl Registry {
         }
     }
 
-    /// The number of services and clients beyond the limit of labels, which are added up as `__other__`.
+    /// The number of sources beyond the limit of labels, which are added up as `__other__`.
     pub(super) fn folded(&self) -> u64 {
         lock(&self.0.state).folded
     }
@@ -207,16 +209,28 @@ impl Registry {
 
 impl State {
     fn come(&mut self, id: u64, scope: Scope, source: Arc<dyn Source>, limit: usize) {
-        let scope = self.within_limit(scope, limit);
-        self.of.insert(id, scope.clone());
+        let (scope, folded) = self.within_limit(scope, limit);
+        self.folded += u64::from(folded);
+        if !self.scopes.contains_key(&scope) {
+            for (family, label) in labels(&scope) {
+                *self
+                    .labels
+                    .entry(family)
+                    .or_default()
+                    .entry(label)
+                    .or_default() += 1;
+            }
+        }
+        self.of.insert(id, (scope.clone(), folded));
         let place = self.scopes.entry(scope).or_default();
         place.sources.push((id, source));
     }
 
     fn gone(&mut self, id: u64) {
-        let Some(scope) = self.of.remove(&id) else {
+        let Some((scope, folded)) = self.of.remove(&id) else {
             return;
         };
+        self.folded -= u64::from(folded);
         let Some(place) = self.scopes.get_mut(&scope) else {
             return;
         };
@@ -227,43 +241,58 @@ impl State {
         }
     }
 
-    /// The scope itself, or with `__other__` for a service or client beyond the limit.
-    fn within_limit(&mut self, scope: Scope, limit: usize) -> Scope {
-        let nodes = scope.nodes();
-        let mut out: Vec<Box<str>> = Vec::with_capacity(nodes.len());
-        let mut changed = false;
-        for node in nodes {
-            let is_label = matches!(out.last().map(AsRef::as_ref), Some("service" | "client"))
-                && out.len() >= 3
-                && *out[0] == *"rt";
-            let mut node = node.clone();
-            if is_label {
-                let kind = out.last().cloned().unwrap_or_default();
-                let family = Scope(Arc::from([out[0].clone(), out[1].clone(), kind]));
-                let known = self.labels.entry(family).or_default();
-                if !known.contains(&node) {
-                    if known.len() >= limit {
-                        self.folded += 1;
-                        (node, changed) = (OTHER.into(), true);
-                    } else {
-                        known.insert(node.clone());
-                    }
-                }
+    /// The scope itself, or with `__other__` for each service or client beyond the limit; whether that was necessary.
+    fn within_limit(&self, scope: Scope, limit: usize) -> (Scope, bool) {
+        let mut nodes = scope.nodes().to_vec();
+        for at in label_places(&scope) {
+            let known = self.labels.get(&family(&scope, at));
+            let is_new = known.is_none_or(|known| !known.contains_key(&nodes[at]));
+            if is_new && known.map_or(0, HashMap::len) >= limit {
+                nodes[at] = OTHER.into();
             }
-            out.push(node);
         }
-        if changed { Scope(out.into()) } else { scope }
+        match nodes[..] == *scope.nodes() {
+            true => (scope, false),
+            false => (Scope(nodes.into()), true),
+        }
     }
 
-    /// Gives a label's place back when its own scope has gone.
+    /// Gives the places of a scope's labels back when it was the last to have them.
     fn forget_labels(&mut self, scope: &Scope) {
-        if let [rt, label, kind, value] = scope.nodes() {
-            let family = Scope(Arc::from([rt.clone(), label.clone(), kind.clone()]));
-            if let Some(known) = self.labels.get_mut(&family) {
-                known.remove(value);
+        for (family, label) in labels(scope) {
+            let Some(known) = self.labels.get_mut(&family) else {
+                continue;
+            };
+            match known.get_mut(&label) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => _ = known.remove(&label),
             }
         }
     }
+}
+
+/// The positions of a router's services and clients among a scope's nodes.
+fn label_places(scope: &Scope) -> impl Iterator<Item = usize> {
+    let nodes = scope.nodes();
+    let below_router = nodes.first().is_some_and(|node| **node == *"rt");
+    let is_kind = |node: &str| node == "service" || node == "client";
+    (3..nodes.len()).filter(move |at| below_router && is_kind(&nodes[at - 1]))
+}
+
+/// The router and the kind of a label.
+fn family(scope: &Scope, at: usize) -> Scope {
+    let nodes = scope.nodes();
+    Scope(Arc::from([
+        nodes[0].clone(),
+        nodes[1].clone(),
+        nodes[at - 1].clone(),
+    ]))
+}
+
+/// A scope's labels that count against the limit.
+fn labels(scope: &Scope) -> impl Iterator<Item = (Scope, Box<str>)> {
+    let own = label_places(scope).filter(|at| *scope.nodes()[*at] != *OTHER);
+    own.map(|at| (family(scope, at), scope.nodes()[at].clone()))
 }
 
 impl Place {

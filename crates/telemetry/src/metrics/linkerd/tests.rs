@@ -182,15 +182,31 @@ fn labels_beyond_the_limit_are_folded_and_the_total_stays_exact() {
     let page = prometheus(&registry, "");
     assert_eq!(lines(&page, "rt:").len(), 4);
     assert!(page.contains(r#"rt:service:requests{rt="out", service="__other__"} 97"#));
-    drop(kept);
-    let _new = fixed(
+    let folded = |n: u64| {
+        let page = super::super::ours::page(&registry, Default::default());
+        page.contains(&format!("\nrutter_metrics_folded_labels {n}\n"))
+    };
+    assert!(folded(97));
+    // What another scope still has keeps its place; the places of all others are free again.
+    let also = fixed(
         &registry,
-        &["rt", "out", "service", "svc/new"],
+        &["rt", "out", "client", "a", "service", "svc/0"],
         "requests",
         1,
     );
-    // The places of those that have gone are free again.
-    assert!(prometheus(&registry, "").contains(r#"service="svc/new""#));
+    drop(kept);
+    let new: Vec<_> = ["svc/x", "svc/y", "svc/z"]
+        .map(|name| {
+            let scope = ["rt", "out", "service", name];
+            fixed(&registry, &scope, "requests", 1)
+        })
+        .into_iter()
+        .collect();
+    let page = prometheus(&registry, "");
+    assert!(page.contains(r#"service="svc/0""#) && page.contains(r#"service="svc/y""#));
+    assert!(!page.contains(r#"service="svc/z""#) && folded(1));
+    drop((also, new));
+    assert!(folded(0));
 }
 
 #[test]

@@ -183,7 +183,7 @@ pub const FAMILIES: &[Family] = &[
         "rutter_metrics_folded_labels",
         Gauge,
         &[],
-        "Registrations of services and clients beyond the limit of labels; they are added up as __other__.",
+        "Sources of services and clients beyond the limit of labels; they are added up as __other__.",
     ),
     family(
         "rutter_build_info",
