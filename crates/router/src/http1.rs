@@ -46,8 +46,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             head: 64 * 1024,
-            // As Linkerd 1's maxInitialLineKB.
-            line: 4 * 1024,
+            line: 32 * 1024,
             fields: 200,
         }
     }

@@ -75,8 +75,29 @@ impl ResponseHead {
         })?;
         if parsed != Parsed::Partial {
             self.wire = Wire::read(&self.fields, self.line.version, false)?;
+            self.refuse_needless_framing()?;
         }
         Ok(parsed)
+    }
+
+    /// What can have no body must not seem to have one, and 101 must not turn the connection into another protocol's: no
+    /// `Upgrade` is ever passed on, so nobody asked for that.
+    fn refuse_needless_framing(&self) -> Result<(), HeadError> {
+        let framed = self.wire.chunked || self.wire.length.is_some_and(|length| length > 0);
+        match self.line.status {
+            101 => Err(HeadError::ambiguous(
+                "101, though no Upgrade was asked for",
+                b"",
+            )),
+            100..=199 if framed => {
+                Err(HeadError::ambiguous("an interim response with a body", b""))
+            }
+            204 if self.wire.chunked => Err(HeadError::ambiguous(
+                "Transfer-Encoding in a response without a body",
+                b"",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Forgets a head that was begun; needed only when the bytes of a partial head are thrown away.
@@ -139,24 +160,19 @@ impl ResponseHead {
         }
     }
 
-    /// Whether a final response is still to come: 1xx, but not 101, with which HTTP ends on this connection.
+    /// Whether a final response is still to come: 1xx. (101 is refused when it is parsed.)
     #[must_use]
     pub fn interim(&self) -> bool {
-        matches!(self.line.status, 100..=199) && self.line.status != 101
+        matches!(self.line.status, 100..=199)
     }
 
     /// Where the body ends in the answer to a request of this method. After a 2xx to CONNECT come a tunnel's bytes,
     /// which last until the connection is closed.
     ///
     /// # Errors
-    /// When a response that can have no body says that it is chunked.
+    /// For a head begun by hand whose framing does not fit its status; what was parsed has been judged.
     pub fn framing(&self, request: Method) -> Result<Framing, HeadError> {
-        if self.wire.chunked && (self.line.status < 200 || self.line.status == 204) {
-            return Err(HeadError::ambiguous(
-                "Transfer-Encoding in a response without a body",
-                b"",
-            ));
-        }
+        self.refuse_needless_framing()?;
         if request == Method::Head || bodiless(self.line.status) {
             return Ok(Framing::None);
         }

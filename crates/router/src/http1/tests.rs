@@ -416,7 +416,6 @@ fn the_framing_of_a_response_depends_on_status_and_method() {
         );
         assert_eq!(head.interim(), status == 103);
     }
-    assert!(!response("HTTP/1.1 101 x\r\n\r\n").interim());
 }
 
 #[test]
@@ -606,10 +605,10 @@ fn an_error_says_what_was_found_and_where() {
         assert_eq!((error.status(), error.to_string().as_str()), (status, want));
         assert!(!error.is_limit());
     }
-    let long = refused(&[b'a'; 5000]);
+    let long = refused(&[b'a'; 40_000]);
     assert_eq!(
         (long.status(), long.to_string().as_str()),
-        (414, "the first line is longer than 4096 bytes")
+        (414, "the first line is longer than 32768 bytes")
     );
     let many = refused(format!("GET / HTTP/1.1\r\n{}", "A: b\r\n".repeat(201)).as_bytes());
     assert_eq!((many.status(), many.is_limit()), (431, true));

@@ -206,7 +206,7 @@ fn hyper_reads_the_corpus_as_we_do() {
             }
         }
     }
-    assert!(compared > 30, "only {compared} messages were compared");
+    assert!(compared > 25, "only {compared} messages were compared");
 }
 
 proptest! {
