@@ -40,6 +40,8 @@ pub enum ApiTarget {
         /// TCP port.
         port: u16,
     },
+    /// The current context of this kubeconfig.
+    Kubeconfig(std::path::PathBuf),
     /// The cluster that this process runs in (its service account), else the kubeconfig's current context.
     #[default]
     Ambient,
@@ -65,6 +67,7 @@ impl std::fmt::Display for ApiTarget {
         match self {
             Self::Plain { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Plain { host, port } => write!(f, "{host}:{port}"),
+            Self::Kubeconfig(file) => write!(f, "the API server of {}", file.display()),
             Self::Ambient => f.write_str("the cluster's API server"),
         }
     }
@@ -80,6 +83,14 @@ pub enum ConnectError {
         target: String,
         /// What is wrong with it.
         source: http::Error,
+    },
+    /// The kubeconfig that was named can't be used.
+    #[error("the kubeconfig {} cannot be used", file.display())]
+    Kubeconfig {
+        /// Where it should be.
+        file: std::path::PathBuf,
+        /// What is wrong with it.
+        source: Box<kube::config::KubeconfigError>,
     },
     /// Neither a service account nor a kubeconfig.
     #[error(
@@ -399,6 +410,14 @@ async fn config(target: &ApiTarget) -> Result<kube::Config, ConnectError> {
                 source,
             })?)
         }
+        ApiTarget::Kubeconfig(file) => {
+            kubeconfig(file)
+                .await
+                .map_err(|source| ConnectError::Kubeconfig {
+                    file: file.clone(),
+                    source: Box::new(source),
+                })?
+        }
         ApiTarget::Ambient => match kube::Config::incluster() {
             Ok(config) => config,
             Err(in_cluster) => {
@@ -413,6 +432,11 @@ async fn config(target: &ApiTarget) -> Result<kube::Config, ConnectError> {
         },
     };
     Ok(config)
+}
+
+async fn kubeconfig(file: &std::path::Path) -> Result<kube::Config, kube::config::KubeconfigError> {
+    let read = kube::config::Kubeconfig::read_from(file)?;
+    kube::Config::from_custom_kubeconfig(read, &kube::config::KubeConfigOptions::default()).await
 }
 
 /// kube's client on our own connector: it asks the kernel to notice a peer that is gone without a word, and has no

@@ -3,11 +3,12 @@
 //!
 //! A name that leads nowhere leaves nothing behind: who asked for it reads one of a fixed number of variables, shared
 //! by many services, that changes when one of them appears, disappears or gets other ports. A name that leads
-//! somewhere has its own variable, alive as long as somebody holds it; only its own service's changes touch it.
+//! somewhere has its own variable; only its own service's changes touch it, and the first of them that finds nobody
+//! holding it any more tells the last readers and drops it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use naming::{Addr, Addrs, Reads, Var};
 
@@ -81,7 +82,7 @@ pub(crate) struct State {
     members: Table<Members>,
     services: Table<Service>,
     by_service: HashMap<Key, BTreeSet<Key>>,
-    answers: HashMap<Key, HashMap<Query, Weak<Answer>>>,
+    answers: HashMap<Key, HashMap<Query, Arc<Answer>>>,
     listed: HashSet<(Kind, Scope)>,
 }
 
@@ -216,7 +217,8 @@ impl View {
     pub(crate) fn in_use(&self) -> Vec<(Query, Arc<Addr>)> {
         let state = self.lock();
         let all = state.answers.values().flatten();
-        all.filter_map(|(query, answer)| Some((query.clone(), answer.upgrade()?.addr.get())))
+        let held = all.filter(|(_, answer)| Arc::strong_count(answer) > 1);
+        held.map(|(query, answer)| (query.clone(), answer.addr.get()))
             .collect()
     }
 }
@@ -288,15 +290,14 @@ impl State {
     /// The variable of a query that is known to lead somewhere.
     fn answer(&mut self, query: Query, addr: Addr) -> Arc<Answer> {
         let answers = self.answers.entry(query.service.clone()).or_default();
-        if let Some(answer) = answers.get(&query).and_then(Weak::upgrade) {
-            return answer;
-        }
-        answers.retain(|_, answer| answer.strong_count() > 0);
-        let answer = Arc::new(Answer {
-            addr: Var::new(addr),
-        });
-        answers.insert(query, Arc::downgrade(&answer));
-        answer
+        answers
+            .entry(query)
+            .or_insert_with(|| {
+                Arc::new(Answer {
+                    addr: Var::new(addr),
+                })
+            })
+            .clone()
     }
 
     /// Tells those who use a service what it has now.
@@ -305,15 +306,13 @@ impl State {
             return;
         };
         answers.retain(|query, answer| {
-            let Some(answer) = answer.upgrade() else {
-                return false;
-            };
             let addr = match self.resolve(query) {
                 Resolved::Neg => Addr::Neg,
                 Resolved::Bound(endpoints) => Addr::bound(endpoints),
             };
-            answer.addr.set_if_new(addr);
-            true
+            // Who only read it, without keeping it, waits for the variable, too: it goes with the news.
+            let told = answer.addr.set_if_new(addr);
+            Arc::strong_count(answer) > 1 || !told
         });
         if !answers.is_empty() {
             self.answers.insert(service.clone(), answers);
@@ -577,10 +576,13 @@ mod tests {
         assert_eq!(view.in_use().len(), 1);
         drop(answer);
         assert!(view.in_use().is_empty());
+        let mut reads = Reads::new();
+        bound(view.find(query("web", "http"), &mut reads)).addr(&mut reads);
         view.apply(
             &Scope::Cluster,
             [Event::Apply(slice("s", "web", &["10.0.0.2"]))],
         );
+        assert!(reads.stale(), "who only read it is told, too");
         assert!(view.lock().answers.is_empty());
     }
 }
