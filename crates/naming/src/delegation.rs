@@ -39,7 +39,7 @@ pub struct Node {
     /// The path that is looked up here.
     pub path: Path,
     /// The rule that led here; none at the root and where a namer did.
-    pub rule: Option<Rule>,
+    pub rule: Option<Arc<Rule>>,
     /// What comes of it.
     pub kind: NodeKind,
 }
@@ -188,10 +188,15 @@ impl Node {
                 next.chosen()?
             }
             NodeKind::Leaf(bound, _) => Activity::Ok(NameTree::Leaf(bound.clone())),
-            NodeKind::Alt(branches) => match &self.alternative(branches)? {
-                Some(node) => node.chosen()?,
-                None => Activity::Ok(NameTree::Neg),
-            },
+            NodeKind::Alt(branches) => {
+                for branch in branches {
+                    match branch.chosen()? {
+                        Activity::Ok(NameTree::Neg) => {}
+                        other => return Ok(other),
+                    }
+                }
+                Activity::Ok(NameTree::Neg)
+            }
             NodeKind::Union(branches) => {
                 let mut gathered = Gathered::default();
                 for (weight, branch) in branches {
@@ -203,7 +208,7 @@ impl Node {
     }
 
     /// The alternative that wins.
-    fn alternative<'n>(&self, branches: &'n [Self]) -> Result<Option<&'n Self>, Spent> {
+    fn alternative(branches: &[Self]) -> Result<Option<&Self>, Spent> {
         for branch in branches {
             if !matches!(branch.chosen()?, Activity::Ok(NameTree::Neg)) {
                 return Ok(Some(branch));
@@ -251,7 +256,7 @@ impl Way<'_> {
     fn path(
         &mut self,
         path: Path,
-        rule: Option<&Rule>,
+        rule: Option<&Arc<Rule>>,
         weight: Option<f64>,
         depth: usize,
         reads: &mut Reads,
@@ -293,9 +298,8 @@ impl Way<'_> {
                 let branches = entries.iter();
                 let branches = branches.map(|entry| {
                     let branch = self.nest(|own| own.entry(entry, &path, weight, depth + 1, reads));
-                    branch.unwrap_or_else(|error| {
-                        Node::exception(path.clone(), Some(self.rule(entry)), error)
-                    })
+                    branch
+                        .unwrap_or_else(|error| Node::exception(path.clone(), rule.cloned(), error))
                 });
                 NodeKind::Alt(branches.collect())
             }
@@ -321,7 +325,7 @@ impl Way<'_> {
     fn namers(
         &mut self,
         path: Path,
-        rule: Option<&Rule>,
+        rule: Option<&Arc<Rule>>,
         weight: Option<f64>,
         depth: usize,
         reads: &mut Reads,
@@ -334,28 +338,12 @@ impl Way<'_> {
         ) {
             Activity::Pending(waiting_for) => NodeKind::Pending(waiting_for),
             Activity::Failed(error) => NodeKind::Exception(error),
+            Activity::Ok(NameTree::Neg) if depth > MAX_DEPTH => return Err(BindError::TooDeep),
             Activity::Ok(NameTree::Neg) => NodeKind::neg(sources.why_not(&path).map(Into::into)),
             Activity::Ok(tree) => {
-                let node = self.tree(
-                    &tree,
-                    &|leaf: &Name| Ok(leaf.clone()),
-                    &path,
-                    rule,
-                    weight,
-                    depth,
-                    reads,
-                )?;
-                return Ok(
-                    match node.path == path || !matches!(tree, NameTree::Leaf(Name::Path(_))) {
-                        true => node,
-                        // A namer that rewrites is a step of its own.
-                        false => Node {
-                            path,
-                            rule: rule.cloned(),
-                            kind: NodeKind::Delegate(Box::new(node)),
-                        },
-                    },
-                );
+                // As Linkerd shows it, a namer's rewriting is no step of its own.
+                let name = |leaf: &Name| Ok(leaf.clone());
+                return self.tree(&tree, &name, &path, rule, weight, depth, reads);
             }
         };
         let rule = rule.cloned();
@@ -371,7 +359,7 @@ impl Way<'_> {
         tree: &NameTree<T>,
         name: &dyn Fn(&T) -> Result<Name, BindError>,
         path: &Path,
-        rule: Option<&Rule>,
+        rule: Option<&Arc<Rule>>,
         weight: Option<f64>,
         depth: usize,
         reads: &mut Reads,
@@ -435,13 +423,13 @@ impl Way<'_> {
         result
     }
 
-    fn rule(&self, entry: &Dentry) -> Rule {
+    fn rule(&self, entry: &Dentry) -> Arc<Rule> {
         let index = self.dtab.entries().iter().position(|other| other == entry);
-        Rule {
+        Arc::new(Rule {
             prefix: entry.prefix.clone(),
             dst: entry.dst.clone(),
             index: index.unwrap_or(usize::MAX),
-        }
+        })
     }
 }
 
@@ -461,7 +449,7 @@ impl NodeKind {
 }
 
 impl Node {
-    fn exception(path: Path, rule: Option<Rule>, error: BindError) -> Self {
+    fn exception(path: Path, rule: Option<Arc<Rule>>, error: BindError) -> Self {
         let kind = NodeKind::Exception(Arc::new(error));
         Self { path, rule, kind }
     }
@@ -506,7 +494,7 @@ impl Node {
     }
 
     /// A step from `path` to `next`; `next` itself when it is no step.
-    fn delegate(path: Path, rule: Option<Rule>, next: Self) -> Self {
+    fn delegate(path: Path, rule: Option<Arc<Rule>>, next: Self) -> Self {
         let ends = matches!(
             next.kind,
             NodeKind::Neg { .. } | NodeKind::Fail | NodeKind::Empty

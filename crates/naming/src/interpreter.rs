@@ -9,6 +9,12 @@ use crate::bind::{self, BoundTree, Mounted, Sources};
 use crate::delegation::{self, Delegation, Origin};
 use crate::{Namer, Reads, Transformer};
 
+mod fs;
+#[cfg(test)]
+mod tests;
+
+pub use fs::{FsInterpreter, FsInterpreterError};
+
 /// Binds a path under a dtab: here, or by asking somebody else.
 pub trait Interpreter: Send + Sync {
     /// The bound tree of `path` under `base` ++ `local`. It has no alternatives in it, is simplified, and its leaves

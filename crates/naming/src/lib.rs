@@ -14,12 +14,14 @@ pub mod namer;
 pub mod namers;
 pub mod names;
 pub mod state;
+#[cfg(test)]
+mod test_support;
 pub mod transform;
 
 pub use bind::{BindError, BoundTree, Mounted};
 pub use delegation::Delegation;
 pub use endpoint::{Addr, Addrs, Bound, Endpoint, Name, Target};
-pub use interpreter::{DefaultInterpreter, Interpreter};
+pub use interpreter::{DefaultInterpreter, FsInterpreter, FsInterpreterError, Interpreter};
 pub use matcher::PathMatcher;
 pub use namer::{Activity, Namer, NamerError, Rebind, Transformer, each_leaf};
 pub use names::{Binding, Cause, Leaf, LeafTarget, Names, NamesConfig, NamesLimits, Outcome};

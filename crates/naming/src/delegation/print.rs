@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use dtab::{NameTree, Path};
 
 use super::{Delegation, Node, NodeKind};
-use crate::bind::BindError;
+use crate::bind::{BindError, MAX_DEPTH};
 use crate::{Activity, Addr};
 
 /// A way of more lines is cut: it goes into error answers and terminals.
@@ -23,7 +23,7 @@ impl fmt::Display for Delegation {
             of: self,
             lines: Vec::new(),
         };
-        page.lines.push((self.path.to_string(), String::new()));
+        page.push((self.path.to_string(), String::new()));
         page.node(&self.root, "");
         write_lines(f, &page.lines)
     }
@@ -44,7 +44,7 @@ impl Delegation {
                 NodeKind::Neg {
                     beyond: Some(next), ..
                 } => node = next,
-                NodeKind::Alt(branches) => match node.alternative(branches) {
+                NodeKind::Alt(branches) => match Node::alternative(branches) {
                     Ok(Some(next)) => {
                         self.push_step(&mut lines, next);
                         node = next;
@@ -97,18 +97,23 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
+    fn push(&mut self, line: (String, String)) {
+        match self.lines.len() {
+            written if written < MAX_LINES => self.lines.push(line),
+            MAX_LINES => self.lines.push(("… and more".to_owned(), String::new())),
+            _ => {}
+        }
+    }
+
     /// Writes what is below a path.
     fn node(&mut self, node: &Node, indent: &str) {
-        if self.lines.len() >= MAX_LINES {
-            if self.lines.len() == MAX_LINES {
-                self.lines.push((format!("{indent}…"), String::new()));
-            }
+        if self.lines.len() > MAX_LINES {
             return;
         }
         match &node.kind {
             NodeKind::Delegate(next) => self.branch(next, indent, "", true),
             NodeKind::Alt(branches) => {
-                let winner = node.alternative(branches).ok().flatten();
+                let winner = Node::alternative(branches).ok().flatten();
                 for (at, branch) in branches.iter().enumerate() {
                     let mark = match winner {
                         Some(winner) if std::ptr::eq(winner, branch) => "→ ",
@@ -135,7 +140,7 @@ impl Page<'_> {
             NodeKind::Transformation {
                 name, before, tree, ..
             } => {
-                self.lines.push((
+                self.push((
                     format!("{indent}   {} through {name}", before.id),
                     String::new(),
                 ));
@@ -145,13 +150,13 @@ impl Page<'_> {
                 beyond: Some(beyond),
                 ..
             } => {
-                self.lines.push((
+                self.push((
                     format!("{indent}   ~ (the namers are asked all the same)"),
                     String::new(),
                 ));
                 self.node(beyond, indent);
             }
-            _ => self.lines.push((
+            _ => self.push((
                 format!("{indent}   {} {}", node.sign(), node.end()),
                 String::new(),
             )),
@@ -173,8 +178,7 @@ impl Page<'_> {
         } else {
             String::new()
         };
-        self.lines
-            .push((format!("{indent}{arm}{mark}{head}{path}"), place));
+        self.push((format!("{indent}{arm}{mark}{head}{path}"), place));
         let indent = format!("{indent}{}", if last { "   " } else { "│  " });
         self.node(node, &indent);
     }
@@ -217,6 +221,11 @@ impl Node {
             NodeKind::Fail => "the rules refuse this name (!)".to_owned(),
             NodeKind::Empty => "the rules say that nothing is behind this name ($)".to_owned(),
             NodeKind::Pending(waiting_for) => format!("not known yet: waiting for {waiting_for}"),
+            NodeKind::Exception(error) if **error == BindError::TooDeep => {
+                format!(
+                    "the rules lead on for more than {MAX_DEPTH} steps, most likely round in a circle"
+                )
+            }
             NodeKind::Exception(error) => error.to_string(),
             NodeKind::Leaf(bound, None) => format!("{}   answered here", bound.id),
             NodeKind::Leaf(bound, Some(addr)) => format!("{}   {}", bound.id, addr_text(addr)),

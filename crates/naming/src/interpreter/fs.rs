@@ -1,0 +1,230 @@
+//! `io.l5d.fs`: a dtab in a file, followed while it changes.
+
+use std::fmt;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dtab::{Dtab, Path};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
+
+use super::{DefaultInterpreter, Interpreter};
+use crate::bind::{BindError, BoundTree};
+use crate::delegation::{Delegation, Origin};
+use crate::{Activity, Reads, Var};
+
+/// The file is read again after this time, in case an event was lost.
+const AUDIT: Duration = Duration::from_secs(60);
+/// The same where its folder can't be watched.
+const POLL: Duration = Duration::from_secs(2);
+/// A file is read when nothing happened to it for so long: editors write in several steps.
+const QUIET: Duration = Duration::from_millis(20);
+/// An emptied file is believed after this time: most are just being written.
+const EMPTY: Duration = Duration::from_millis(250);
+
+/// Binds under the dtab of a file, on which the router's and the request's are put: they win over it.
+///
+/// A file that is invalid or gone later keeps the last good dtab in force. As Linkerd's `io.l5d.fs` interpreter, which
+/// fails all names then.
+pub struct FsInterpreter {
+    inner: DefaultInterpreter,
+    path: PathBuf,
+    file: Var<FileDtab>,
+    follow: AbortHandle,
+}
+
+/// Why there is no interpreter.
+#[derive(Debug, thiserror::Error)]
+#[error("dtabFile {}: {reason}", path.display())]
+pub struct FsInterpreterError {
+    /// The file that was asked for.
+    pub path: PathBuf,
+    /// Why it can't be used.
+    pub reason: String,
+}
+
+/// What is believed of the file.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct FileDtab {
+    /// The last good one; none while there was none.
+    dtab: Option<Dtab>,
+    /// What is wrong with the file as it is now.
+    problem: Option<String>,
+}
+
+impl FileDtab {
+    /// Takes in what was read.
+    fn apply(&self, read: Result<String, String>) -> Self {
+        match read.and_then(|text| Dtab::read(&text).map_err(|error| error.report(&text))) {
+            Ok(dtab) => Self {
+                dtab: Some(dtab),
+                problem: None,
+            },
+            Err(problem) => Self {
+                dtab: self.dtab.clone(),
+                problem: Some(problem),
+            },
+        }
+    }
+}
+
+impl FsInterpreter {
+    /// An interpreter over `inner` with the dtab of this file, which must exist; it is followed on `control`.
+    pub fn new(
+        path: impl Into<PathBuf>,
+        inner: DefaultInterpreter,
+        control: &Handle,
+    ) -> Result<Self, FsInterpreterError> {
+        let path = path.into();
+        let first = std::fs::read_to_string(&path).map_err(|error| FsInterpreterError {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        let file = Var::new(FileDtab::default().apply(Ok(first)));
+        let follow = control
+            .spawn(follow(path.clone(), file.clone()))
+            .abort_handle();
+        Ok(Self {
+            inner,
+            path,
+            file,
+            follow,
+        })
+    }
+
+    fn dtab(&self, base: &Dtab, local: &Dtab, reads: &mut Reads) -> Result<(Dtab, Dtab), String> {
+        let file = self.file.read(reads);
+        match (&file.dtab, &file.problem) {
+            (Some(dtab), _) => Ok((dtab.clone(), dtab.concat(base).concat(local))),
+            (None, problem) => Err(problem.clone().unwrap_or_default()),
+        }
+    }
+
+    fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
+        name.to_string_lossy().into_owned()
+    }
+}
+
+impl Interpreter for FsInterpreter {
+    fn bind(&self, base: &Dtab, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
+        match self.dtab(base, local, reads) {
+            Ok((_, dtab)) => self.inner.bind_under(&dtab, path, reads),
+            Err(problem) => Activity::failed(BindError::Interpreter {
+                message: format!("dtabFile {}: {problem}", self.path.display()),
+            }),
+        }
+    }
+
+    fn delegate(
+        &self,
+        base: &Dtab,
+        local: &Dtab,
+        path: &Path,
+        reads: &mut Reads,
+    ) -> Option<Delegation> {
+        // A file that never was right explains as one without rules.
+        let (file, dtab) = self
+            .dtab(base, local, reads)
+            .unwrap_or_else(|_| (Dtab::empty(), base.concat(local)));
+        let origins = vec![
+            Origin::new(self.name(), &file),
+            Origin::new("dtab", base),
+            Origin::new("request", local),
+        ];
+        self.inner.delegate_under(&dtab, origins, path, reads)
+    }
+
+    fn state(&self) -> Value {
+        let file = self.file.get();
+        let dtab = file.dtab.as_ref().map(ToString::to_string);
+        json!({"file": self.path, "dtab": dtab, "problem": file.problem})
+    }
+}
+
+impl Drop for FsInterpreter {
+    fn drop(&mut self) {
+        self.follow.abort();
+    }
+}
+
+impl fmt::Debug for FsInterpreter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FsInterpreter")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the file whenever something happens in its folder.
+async fn follow(path: PathBuf, file: Var<FileDtab>) {
+    let events = Arc::new(Notify::new());
+    let watcher = watch(&path, events.clone());
+    let period = if watcher.is_some() { AUDIT } else { POLL };
+    // The first look is for what happened between the first reading and the watch.
+    loop {
+        let text = settled(&path, &events).await;
+        let before = file.get();
+        let now = before.apply(text);
+        if *before != now {
+            match &now.problem {
+                Some(problem) => {
+                    warn!(file = %path.display(), %problem, "dtab file not taken, the last good one stays")
+                }
+                None => info!(file = %path.display(), "dtab file taken"),
+            }
+            file.set(now);
+        }
+        _ = tokio::time::timeout(period, events.notified()).await;
+    }
+}
+
+/// The folder is watched, not the file: the watch of a file dies with the file when another takes its place.
+fn watch(path: &FsPath, events: Arc<Notify>) -> Option<RecommendedWatcher> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => FsPath::new("."),
+    };
+    let started = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if !event.is_ok_and(|event| event.kind.is_access() && !closed_after_writing(event.kind)) {
+            events.notify_one();
+        }
+    });
+    let started = started.and_then(|mut watcher| {
+        watcher
+            .watch(folder, RecursiveMode::NonRecursive)
+            .map(|()| watcher)
+    });
+    started.inspect_err(|error| warn!(folder = %folder.display(), %error, "can't watch the folder, looking at it now and then")).ok()
+}
+
+const fn closed_after_writing(kind: notify::EventKind) -> bool {
+    use notify::event::{AccessKind, AccessMode, EventKind};
+    matches!(
+        kind,
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+    )
+}
+
+/// The file's text, once nobody is writing it.
+async fn settled(path: &FsPath, events: &Notify) -> Result<String, String> {
+    while tokio::time::timeout(QUIET, events.notified()).await.is_ok() {}
+    match read(path).await {
+        Ok(text) if text.trim().is_empty() => {
+            tokio::time::sleep(EMPTY).await;
+            read(path).await
+        }
+        other => other,
+    }
+}
+
+async fn read(path: &FsPath) -> Result<String, String> {
+    tokio::fs::read_to_string(path)
+        .await
+        .map_err(|error| error.to_string())
+}
