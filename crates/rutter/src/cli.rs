@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Environment, Purpose};
-use crate::near;
+use crate::{demo, near};
 
 mod admin_client;
 mod check;
@@ -56,6 +56,7 @@ ASK
   explain     what does code RT-… mean?
 RUN
   run         the router (also: rutter FILE, and `-` reads stdin)
+  demo        two nodes on this machine, everything in it
 ABOUT
   version     which version this is
   completion  a completion script for your shell
@@ -111,6 +112,8 @@ enum Command {
         after_help = "Examples:\n  rutter explain RT-E101\n  rutter explain        (lists all)"
     )]
     Explain(explain::Args),
+    /// Two nodes on this machine, everything in it
+    Demo(demo::Args),
     /// Which version this is
     Version,
     /// A completion script for your shell
@@ -218,6 +221,7 @@ fn dispatch(command: Command, environment: Environment) -> anyhow::Result<Exit> 
         Command::Delegate(args) => delegate::run(&args, environment),
         Command::Config(command) => config::run(&command, environment),
         Command::Explain(args) => explain::run(&args),
+        Command::Demo(args) => demo::run(&args, &environment),
         Command::Version => say(&format!("rutter {}", env!("CARGO_PKG_VERSION"))),
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -492,7 +492,7 @@ fn every_accepted_key_is_read() {
     );
 }
 
-fn ignored(path: &str, tree: &yaml::Node) -> bool {
+fn ignored(path: &str, tree: &Node) -> bool {
     let source = serde_yaml::to_string(&tree.to_json()).unwrap();
     let problems = match load("x", &source, &pod()) {
         Ok(loaded) => loaded.problems,
@@ -504,7 +504,7 @@ fn ignored(path: &str, tree: &yaml::Node) -> bool {
     })
 }
 
-fn names_of_keys(node: &yaml::Node, into: &mut std::collections::BTreeSet<String>) {
+fn names_of_keys(node: &Node, into: &mut std::collections::BTreeSet<String>) {
     for entry in node.entries() {
         into.insert(entry.key.clone());
         names_of_keys(&entry.node, into);
@@ -680,4 +680,137 @@ fn the_schema_takes_the_examples_keys() {
         65_535
     );
     assert!(http["properties"].get("announcers").is_none());
+}
+
+fn document() -> (PathBuf, String) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    (path, text)
+}
+
+/// After a change of the tables: `UPDATE_DOCS=1 cargo test -p rutter reference`.
+#[test]
+fn the_reference_has_the_parsers_keys() {
+    let (path, text) = document();
+    let (before, rest) = text.split_once("<!-- keys -->\n").unwrap();
+    let (held, after) = rest.split_once("<!-- /keys -->").unwrap();
+    let want = reference::markdown();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let whole = format!("{before}<!-- keys -->\n{want}<!-- /keys -->{after}");
+        std::fs::write(path, whole).unwrap();
+    } else {
+        assert_eq!(
+            held, want,
+            "docs/configuration.md is not what the tables say: UPDATE_DOCS=1"
+        );
+    }
+}
+
+#[test]
+fn every_yaml_block_of_the_reference_is_a_configuration() {
+    let (_, text) = document();
+    let blocks: Vec<&str> = text
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|b| b.split("```").next())
+        .collect();
+    assert!(blocks.len() >= 3);
+    for block in blocks {
+        match load("docs/configuration.md", block, &pod()) {
+            Ok(loaded) => assert_eq!(lint::lint(&loaded, &pod()).errors(), 0),
+            Err(problems) => panic!("{}", problems.render()),
+        }
+    }
+}
+
+#[test]
+fn the_example_of_a_mistake_in_the_reference_is_what_is_said() {
+    let (_, text) = document();
+    let example = text
+        .split("```text\n")
+        .nth(1)
+        .and_then(|b| b.split("```").next())
+        .unwrap();
+    let source = "namers: []\nrouters:\n- protocol: http\n  dtab: /svc => /#/io.l5d.fs\n\n  servers:\n  - prot: 4140\n";
+    let problems = load("config.yaml", source, &pod()).unwrap_err();
+    assert!(
+        problems.render().starts_with(example),
+        "{}",
+        problems.render()
+    );
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn examples() -> Vec<String> {
+        let mut all = files("configs/linkerd1");
+        all.extend(files("configs/rutter"));
+        all.iter()
+            .map(|f| std::fs::read_to_string(f).unwrap())
+            .collect()
+    }
+
+    /// Reads, renders, lints and shows whatever the text is; what loads must be shown as something that loads.
+    fn exercise(text: &str) {
+        match load("config.yaml", text, &pod()) {
+            Ok(loaded) => {
+                _ = lint::lint(&loaded, &pod()).render();
+                let shown = show::yaml(&loaded.tree);
+                assert!(
+                    load("config.yaml", &shown, &pod()).is_ok(),
+                    "{text}\n---\n{shown}"
+                );
+            }
+            Err(problems) => {
+                assert!(problems.errors() > 0, "{text}");
+                _ = problems.render();
+                _ = problems.to_json();
+                for problem in &problems.all {
+                    let place = problem.place.unwrap();
+                    assert!(
+                        place.line >= 1 && place.column >= 1 && place.offset <= text.len(),
+                        "{problem:?}\n{text}"
+                    );
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_changed_configuration_panics(
+            which in any::<prop::sample::Index>(),
+            cuts in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..12, "[ -~\n\té]{0,6}"), 1..4),
+        ) {
+            let all = examples();
+            let mut text = all[which.index(all.len())].clone();
+            for (at, len, put) in cuts {
+                let chars: Vec<(usize, char)> = text.char_indices().collect();
+                if chars.is_empty() { break; }
+                let from = at.index(chars.len());
+                let to = (from + len).min(chars.len() - 1);
+                text.replace_range(chars[from].0..chars[to].0, &put);
+            }
+            exercise(&text);
+        }
+
+        #[test]
+        fn no_line_moved_or_doubled_panics(which in any::<prop::sample::Index>(), from in any::<prop::sample::Index>(), to in any::<prop::sample::Index>()) {
+            let all = examples();
+            let mut lines: Vec<&str> = all[which.index(all.len())].lines().collect();
+            let line = lines[from.index(lines.len())];
+            lines.insert(to.index(lines.len()), line);
+            exercise(&lines.join("\n"));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,200}") {
+            exercise(&text);
+        }
+    }
 }
