@@ -11,7 +11,12 @@ pub struct ResponseHead {
     fields: Fields,
     line: StatusLine,
     wire: Wire,
+    /// Interim responses since the last final one.
+    interims: u8,
 }
+
+/// Endless ones would keep a request, and fill memory where the client does not read them.
+const INTERIMS: u8 = 64;
 
 /// What the first line says.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +81,13 @@ impl ResponseHead {
         if parsed != Parsed::Partial {
             self.wire = Wire::read(&self.fields, self.line.version, false)?;
             self.refuse_needless_framing()?;
+            self.interims = if self.interim() { self.interims + 1 } else { 0 };
+            if self.interims > INTERIMS {
+                return Err(HeadError::ambiguous(
+                    "more than 64 interim responses before the final one",
+                    b"",
+                ));
+            }
         }
         Ok(parsed)
     }
@@ -100,11 +112,12 @@ impl ResponseHead {
         }
     }
 
-    /// Forgets a head that was begun; needed only when the bytes of a partial head are thrown away.
+    /// Forgets a head that was begun, and the interim ones before it: for another connection's response.
     pub fn reset(&mut self) {
         self.fields.clear();
         self.line = StatusLine::default();
         self.wire = Wire::default();
+        self.interims = 0;
     }
 
     /// Begins a head by hand, without fields, as for a response that came by HTTP/2; see

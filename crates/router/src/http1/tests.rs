@@ -419,6 +419,22 @@ fn the_framing_of_a_response_depends_on_status_and_method() {
 }
 
 #[test]
+fn interim_responses_come_to_an_end() {
+    let (interim, limits) = (b"HTTP/1.1 100 Continue\r\n\r\n", Limits::default());
+    let mut head = ResponseHead::new();
+    for _ in 0..3 {
+        for _ in 0..64 {
+            assert!(head.parse(interim, &limits).is_ok());
+        }
+        assert!(head.parse(b"HTTP/1.1 200 OK\r\n\r\n", &limits).is_ok());
+    }
+    for _ in 0..64 {
+        assert!(head.parse(interim, &limits).is_ok());
+    }
+    assert!(head.parse(interim, &limits).is_err());
+}
+
+#[test]
 fn a_proxy_request_becomes_an_ordinary_one() {
     for (target, host, want) in [
         (
