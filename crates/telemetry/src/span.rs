@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
@@ -35,12 +35,28 @@ pub trait Sink: Send + Sync {
     fn offer(&self, span: &Arc<SpanRecord>);
 }
 
+/// Between two looks into the queue while spans come in.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Hands spans to all sinks until every [`Recorder`] is gone. To be spawned once on the control runtime.
 pub async fn deliver(mut spans: mpsc::Receiver<SpanRecord>, sinks: Vec<Box<dyn Sink>>) {
-    while let Some(span) = spans.recv().await {
+    let offer = |span| {
         let span = Arc::new(span);
         for sink in &sinks {
             sink.offer(&span);
+        }
+    };
+    while let Some(first) = spans.recv().await {
+        offer(first);
+        // To wake a waiting task costs the data thread a system call. So nobody waits while spans come in.
+        let mut busy = true;
+        while busy && !spans.is_closed() {
+            tokio::time::sleep(LOOK_EVERY).await;
+            busy = false;
+            while let Ok(span) = spans.try_recv() {
+                offer(span);
+                busy = true;
+            }
         }
     }
 }

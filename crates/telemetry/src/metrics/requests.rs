@@ -182,7 +182,10 @@ impl Source for Requests {
     fn collect(&self, out: &mut Collector<'_>) {
         out.counter("requests", self.requests.get());
         out.counter("success", self.success.get());
-        out.counter("failures", self.failures.get());
+        // As Linkerd's: there is no such counter before the first failure.
+        if self.failures.get() > 0 {
+            out.counter("failures", self.failures.get());
+        }
         out.gauge("pending", self.pending.get() as f64);
         out.stat("request_latency_ms", Unit::Millis, &self.latency);
         let exceptions = self

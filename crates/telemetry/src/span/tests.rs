@@ -103,6 +103,24 @@ async fn every_sink_gets_every_span() {
     assert_eq!((a.requests().len(), b.requests().len()), (2, 2));
 }
 
+#[tokio::test(start_paused = true)]
+async fn spans_are_delivered_soon_and_to_the_last() {
+    let (recorder, queue) = Recorder::new(100);
+    let recent = Recent::new(1000);
+    let delivery = tokio::spawn(deliver(queue, vec![Box::new(recent.clone())]));
+    for n in 1..=50 {
+        recorder.record(request().0);
+        recorder.record(request().0);
+        tokio::time::sleep(LOOK_EVERY * 2).await;
+        assert_eq!(recent.requests().len(), 2 * n);
+        tokio::time::sleep(LOOK_EVERY * (n as u32 % 4)).await;
+    }
+    (0..90).for_each(|_| recorder.record(request().0));
+    drop(recorder);
+    delivery.await.unwrap();
+    assert_eq!(recent.requests().len(), 190);
+}
+
 #[test]
 fn recent_requests_join_a_request_with_its_attempts_newest_first() {
     let recent = Recent::new(2);

@@ -46,7 +46,8 @@ pub enum Propagation {
     /// `io.l5d.default`: all spellings are read, `l5d-ctx-trace` is written always and the others when they came in.
     #[default]
     Default,
-    /// `io.l5d.zipkin`: B3 is read and written in five headers, as Linkerd's; `l5d-ctx-trace`, `l5d-sample`, `l5d-reqid` never.
+    /// `io.l5d.zipkin`: B3 is read first and always written in five headers, as Linkerd's; `l5d-ctx-trace`, `l5d-sample` and `l5d-reqid` are
+    /// neither read nor written.
     Zipkin,
 }
 
@@ -88,7 +89,7 @@ impl<'a> Headers<'a> {
     pub fn context(&self, propagation: Propagation) -> Option<TraceContext> {
         let b3 = || self.b3_single().or_else(|| self.b3_multi());
         match propagation {
-            Propagation::Zipkin => b3(),
+            Propagation::Zipkin => b3().or_else(|| self.w3c()),
             Propagation::Default => self.l5d().or_else(|| self.w3c()).or_else(b3),
         }
     }
@@ -105,16 +106,10 @@ impl<'a> Headers<'a> {
 
     /// The spellings to write on, besides Linkerd's own: those that came in readable.
     pub fn formats(&self, propagation: Propagation) -> Formats {
-        match propagation {
-            Propagation::Default => Formats {
-                w3c: self.w3c().is_some(),
-                b3_single: self.b3_single().is_some(),
-                b3_multi: self.b3_multi().is_some(),
-            },
-            Propagation::Zipkin => Formats {
-                b3_multi: true,
-                ..Formats::default()
-            },
+        Formats {
+            w3c: self.w3c().is_some(),
+            b3_single: self.b3_single().is_some(),
+            b3_multi: self.b3_multi().is_some() || propagation == Propagation::Zipkin,
         }
     }
 

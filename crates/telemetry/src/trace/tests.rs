@@ -200,6 +200,35 @@ fn the_zipkin_propagator_writes_all_five_and_nothing_else() {
 }
 
 #[test]
+fn no_stale_context_is_left_beside_the_one_that_is_written() {
+    let seen = headers([
+        ("b3", "463ac35c9f6413ad-a2fb4a1d1a96d312-1"),
+        (
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+        ),
+        (
+            "l5d-ctx-trace",
+            "AAAAAAAAAAUAAAAAAAAABgAAAAAAAAAHAAAAAAAAAAY=",
+        ),
+    ]);
+    for (propagation, trace) in [
+        (Propagation::Default, 7),
+        (Propagation::Zipkin, 0x463a_c35c_9f64_13ad),
+    ] {
+        let context = seen.context(propagation).unwrap();
+        assert_eq!(context.trace.low, trace);
+        let formats = seen.formats(propagation);
+        let out = written(&context.child(), formats, propagation);
+        for name in ["b3", "traceparent", "l5d-ctx-trace"] {
+            assert!(formats.replaces(name.as_bytes(), propagation), "{name}");
+            let expected = name != "l5d-ctx-trace" || propagation == Propagation::Default;
+            assert_eq!(out.iter().any(|(n, _)| *n == name), expected, "{name}");
+        }
+    }
+}
+
+#[test]
 fn b3_debug_means_sampled_whatever_the_sampled_header_says() {
     let seen = headers([
         ("X-B3-TraceId", "463ac35c9f6413ad"),
