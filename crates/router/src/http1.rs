@@ -191,17 +191,11 @@ pub fn write_response_head(
 
 /// Writes `data` as one chunk; nothing when it is empty, for an empty chunk would end the body.
 pub fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
-    if data.is_empty() {
-        return;
+    if !data.is_empty() {
+        let _ = write!(out, "{:x}\r\n", data.len());
+        out.extend_from_slice(data);
+        out.extend_from_slice(b"\r\n");
     }
-    write_chunk_size(out, data.len());
-    out.extend_from_slice(data);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Writes the line before a chunk of `size` bytes, for those who write the bytes and the CR LF after them on their own.
-pub fn write_chunk_size(out: &mut Vec<u8>, size: usize) {
-    let _ = write!(out, "{size:x}\r\n");
 }
 
 /// The end of a chunked body without trailers.

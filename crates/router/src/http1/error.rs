@@ -62,11 +62,12 @@ impl HeadError {
         let found = shorten(found);
         Self::Malformed { what, line, found }
     }
+}
 
-    pub(super) fn ambiguous(what: &'static str, found: &[u8]) -> Self {
-        let found = shorten(found);
-        Self::Ambiguous { what, found }
-    }
+/// Refuses a head that could be read in two ways.
+pub(super) fn ambiguous<T>(what: &'static str, found: &[u8]) -> Result<T, HeadError> {
+    let found = shorten(found);
+    Err(HeadError::Ambiguous { what, found })
 }
 
 /// Why a body was refused, or broke off. The connection cannot be used any further.

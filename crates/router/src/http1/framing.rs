@@ -1,6 +1,7 @@
 //! The fields that say how long a message is and whether the connection stays: the rules of RFC 9112 6 and 9.3, without
 //! the repairs that it allows.
 
+use super::error::ambiguous;
 use super::fields::tokens;
 use super::{Fields, Framing, HeadError, Version};
 
@@ -31,7 +32,7 @@ impl Wire {
                 4 if is_request && name.eq_ignore_ascii_case(b"host") => {
                     hosts += 1;
                     if hosts > 1 {
-                        return Err(HeadError::ambiguous("more than one Host", value));
+                        return ambiguous("more than one Host", value);
                     }
                 }
                 6 if is_request && name.eq_ignore_ascii_case(b"expect") => {
@@ -42,10 +43,7 @@ impl Wire {
                     for token in tokens(value) {
                         options += 1;
                         if options > CONNECTION_OPTIONS {
-                            return Err(HeadError::ambiguous(
-                                "more than 32 names in Connection",
-                                value,
-                            ));
+                            return ambiguous("more than 32 names in Connection", value);
                         }
                         wire.close |= token.eq_ignore_ascii_case(b"close");
                         wire.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
@@ -57,42 +55,37 @@ impl Wire {
             }
         }
         if wire.chunked && wire.length.is_some() {
-            return Err(HeadError::ambiguous(
-                "both Content-Length and Transfer-Encoding",
-                b"",
-            ));
+            return ambiguous("both Content-Length and Transfer-Encoding", b"");
         }
         Ok(wire)
     }
 
     fn content_length(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
         if name.eq_ignore_ascii_case(b"content_length") {
-            return Err(HeadError::ambiguous(
-                "a name that CGI reads as Content-Length",
-                name,
-            ));
+            return ambiguous("a name that CGI reads as Content-Length", name);
         }
         if !name.eq_ignore_ascii_case(b"content-length") {
             return Ok(());
         }
         // Equal copies, too: they show that something on the way is broken, and a list `5, 5` is read in many ways.
         if self.length.is_some() {
-            return Err(HeadError::ambiguous("more than one Content-Length", value));
+            return ambiguous("more than one Content-Length", value);
         }
-        let refuse = || {
-            HeadError::ambiguous(
+        let digits = |sum: u64, digit: &u8| {
+            let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+            let sum = sum.checked_mul(10)?.checked_add(digit)?;
+            (sum <= i64::MAX as u64).then_some(sum)
+        };
+        self.length = value
+            .iter()
+            .try_fold(0, digits)
+            .filter(|_| !value.is_empty());
+        if self.length.is_none() {
+            return ambiguous(
                 "a Content-Length that is not just digits, or not below 2^63",
                 value,
-            )
-        };
-        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-            return Err(refuse());
+            );
         }
-        let length = value.iter().try_fold(0u64, |sum, digit| {
-            let sum = sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
-            (sum <= i64::MAX as u64).then_some(sum)
-        });
-        self.length = Some(length.ok_or_else(refuse)?);
         Ok(())
     }
 
@@ -103,31 +96,23 @@ impl Wire {
         version: Version,
     ) -> Result<(), HeadError> {
         if name.eq_ignore_ascii_case(b"transfer_encoding") {
-            return Err(HeadError::ambiguous(
-                "a name that CGI reads as Transfer-Encoding",
-                name,
-            ));
+            return ambiguous("a name that CGI reads as Transfer-Encoding", name);
         }
         if !name.eq_ignore_ascii_case(b"transfer-encoding") {
             return Ok(());
         }
-        if self.chunked {
-            return Err(HeadError::ambiguous(
-                "more than one Transfer-Encoding",
-                value,
-            ));
-        }
-        if version == Version::Http10 {
-            return Err(HeadError::ambiguous("Transfer-Encoding in HTTP/1.0", value));
-        }
-        if !value.eq_ignore_ascii_case(b"chunked") {
-            return Err(HeadError::ambiguous(
-                "a Transfer-Encoding other than `chunked`",
-                value,
-            ));
-        }
-        self.chunked = true;
-        Ok(())
+        let what = match version {
+            _ if self.chunked => "more than one Transfer-Encoding",
+            Version::Http10 => "Transfer-Encoding in HTTP/1.0",
+            _ if !value.eq_ignore_ascii_case(b"chunked") => {
+                "a Transfer-Encoding other than `chunked`"
+            }
+            Version::Http11 => {
+                self.chunked = true;
+                return Ok(());
+            }
+        };
+        ambiguous(what, value)
     }
 
     /// For a head that was begun by hand.

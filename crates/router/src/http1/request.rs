@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
+use super::error::ambiguous;
 use super::framing::Wire;
 use super::scan::token_run;
 use super::target::{TargetForm, form_of};
@@ -96,7 +97,7 @@ impl RequestHead {
         if self.line.method == Method::Connect
             && (self.wire.chunked || self.wire.length.unwrap_or(0) > 0)
         {
-            return Err(HeadError::ambiguous("CONNECT with a body", b""));
+            return ambiguous("CONNECT with a body", b"");
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
+use super::error::ambiguous;
 use super::framing::{Wire, bodiless};
 use super::{Fields, Framing, HeadError, Limits, Method, Parsed, Version};
 
@@ -83,10 +84,7 @@ impl ResponseHead {
             self.refuse_needless_framing()?;
             self.interims = if self.interim() { self.interims + 1 } else { 0 };
             if self.interims > INTERIMS {
-                return Err(HeadError::ambiguous(
-                    "more than 64 interim responses before the final one",
-                    b"",
-                ));
+                return ambiguous("more than 64 interim responses before the final one", b"");
             }
         }
         Ok(parsed)
@@ -97,17 +95,11 @@ impl ResponseHead {
     fn refuse_needless_framing(&self) -> Result<(), HeadError> {
         let framed = self.wire.chunked || self.wire.length.is_some_and(|length| length > 0);
         match self.line.status {
-            101 => Err(HeadError::ambiguous(
-                "101, though no Upgrade was asked for",
-                b"",
-            )),
-            100..=199 if framed => {
-                Err(HeadError::ambiguous("an interim response with a body", b""))
+            101 => ambiguous("101, though no Upgrade was asked for", b""),
+            100..=199 if framed => ambiguous("an interim response with a body", b""),
+            204 if self.wire.chunked => {
+                ambiguous("Transfer-Encoding in a response without a body", b"")
             }
-            204 if self.wire.chunked => Err(HeadError::ambiguous(
-                "Transfer-Encoding in a response without a body",
-                b"",
-            )),
             _ => Ok(()),
         }
     }

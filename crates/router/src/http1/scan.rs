@@ -118,35 +118,8 @@ pub(super) fn is_value(byte: u8) -> bool {
 
 /// Whether a name or method may have this byte (`tchar` in RFC 9110 5.6.2).
 pub(super) fn is_token(byte: u8) -> bool {
-    TOKEN[usize::from(byte)]
+    matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
-
-static TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0u8;
-    while byte < 128 {
-        table[byte as usize] = byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
-            );
-        byte += 1;
-    }
-    table
-};
 
 /// How many bytes at the front are of a token.
 pub(super) fn token_run(bytes: &[u8]) -> usize {
