@@ -424,7 +424,16 @@ impl Way<'_> {
     }
 
     fn rule(&self, entry: &Dentry) -> Arc<Rule> {
-        let index = self.dtab.entries().iter().position(|other| other == entry);
+        let entries = self.dtab.entries();
+        // Mostly it is one of these very entries, and errors are explained to every client: don't search then.
+        let offset = (&raw const *entry)
+            .addr()
+            .wrapping_sub(entries.as_ptr().addr())
+            / size_of::<Dentry>();
+        let index = match entries.get(offset) {
+            Some(same) if std::ptr::eq(same, entry) => Some(offset),
+            _ => entries.iter().position(|other| other == entry),
+        };
         Arc::new(Rule {
             prefix: entry.prefix.clone(),
             dst: entry.dst.clone(),
@@ -449,7 +458,7 @@ impl NodeKind {
 }
 
 impl Node {
-    fn exception(path: Path, rule: Option<Arc<Rule>>, error: BindError) -> Self {
+    pub(crate) fn exception(path: Path, rule: Option<Arc<Rule>>, error: BindError) -> Self {
         let kind = NodeKind::Exception(Arc::new(error));
         Self { path, rule, kind }
     }

@@ -21,6 +21,8 @@ pub use outcome::{Cause, Leaf, LeafTarget, Outcome};
 
 /// How often within the idle time unused bindings are looked for.
 const SWEEPS: u32 = 8;
+/// But not more often than this.
+const SWEEP_PERIOD: Duration = Duration::from_millis(100);
 
 /// A router's names: base dtab, interpreter and the shared cache of live bindings.
 pub struct Names {
@@ -102,9 +104,10 @@ impl Names {
             oneshots: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
         });
-        names
-            .control
-            .spawn(sweep(Arc::downgrade(&names), limits.idle / SWEEPS));
+        names.control.spawn(sweep(
+            Arc::downgrade(&names),
+            SWEEP_PERIOD.max(limits.idle / SWEEPS),
+        ));
         names
     }
 

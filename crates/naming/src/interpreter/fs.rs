@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::{DefaultInterpreter, Interpreter};
 use crate::bind::{BindError, BoundTree};
-use crate::delegation::{Delegation, Origin};
+use crate::delegation::{Delegation, Node, Origin};
 use crate::{Activity, Reads, Var};
 
 /// The file is read again after this time, in case an event was lost.
@@ -97,11 +97,22 @@ impl FsInterpreter {
         })
     }
 
-    fn dtab(&self, base: &Dtab, local: &Dtab, reads: &mut Reads) -> Result<(Dtab, Dtab), String> {
+    fn dtab(
+        &self,
+        base: &Dtab,
+        local: &Dtab,
+        reads: &mut Reads,
+    ) -> Result<(Dtab, Dtab), BindError> {
         let file = self.file.read(reads);
         match (&file.dtab, &file.problem) {
             (Some(dtab), _) => Ok((dtab.clone(), dtab.concat(base).concat(local))),
-            (None, problem) => Err(problem.clone().unwrap_or_default()),
+            (None, problem) => Err(BindError::Interpreter {
+                message: format!(
+                    "dtabFile {}: {}",
+                    self.path.display(),
+                    problem.as_deref().unwrap_or_default()
+                ),
+            }),
         }
     }
 
@@ -115,9 +126,7 @@ impl Interpreter for FsInterpreter {
     fn bind(&self, base: &Dtab, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
         match self.dtab(base, local, reads) {
             Ok((_, dtab)) => self.inner.bind_under(&dtab, path, reads),
-            Err(problem) => Activity::failed(BindError::Interpreter {
-                message: format!("dtabFile {}: {problem}", self.path.display()),
-            }),
+            Err(error) => Activity::failed(error),
         }
     }
 
@@ -128,10 +137,13 @@ impl Interpreter for FsInterpreter {
         path: &Path,
         reads: &mut Reads,
     ) -> Option<Delegation> {
-        // A file that never was right explains as one without rules.
-        let (file, dtab) = self
-            .dtab(base, local, reads)
-            .unwrap_or_else(|_| (Dtab::empty(), base.concat(local)));
+        let (file, dtab) = match self.dtab(base, local, reads) {
+            Ok(dtabs) => dtabs,
+            Err(error) => {
+                let root = Node::exception(path.clone(), None, error);
+                return Some(Delegation::new(path.clone(), root, Vec::new()));
+            }
+        };
         let origins = vec![
             Origin::new(self.name(), &file),
             Origin::new("dtab", base),
