@@ -99,6 +99,12 @@ start_apiserver
 wait_ready
 start controllers "$bin/kube-controller-manager" --kubeconfig=kubeconfig --authentication-kubeconfig=kubeconfig \
     --authorization-kubeconfig=kubeconfig --bind-address=127.0.0.1 --secure-port=0 --leader-elect=false \
-    --controllers=endpoint-controller,endpointslice-controller,namespace-controller --cert-dir="$dir" \
+    --controllers=endpoints-controller,endpointslice-controller,namespace-controller --cert-dir="$dir" \
     --kube-api-qps=200 --kube-api-burst=200
+sleep 0.3
+if ! kill -0 "$(cat controllers.pid)" 2>/dev/null; then
+    echo "apiserver/up: the controllers ended at once, the end of $dir/controllers.log:" >&2
+    tail -n 5 controllers.log >&2
+    exit 1
+fi
 echo "$dir/kubeconfig"

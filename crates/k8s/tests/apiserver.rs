@@ -219,6 +219,9 @@ async fn step(name: &str, work: impl Future<Output = ()>) {
 }
 
 async fn scale(real: &Real, namer: &ServiceNamer) {
+    // The controller leaves out pods on a node that doesn't exist.
+    real.post("/api/v1/nodes", json!({"metadata": {"name": "n1"}}))
+        .await;
     real.namespace("shop").await;
     until(namer, "/shop/http/web", None, LONG).await;
     real.service("shop", "web", "web").await;
