@@ -168,6 +168,36 @@ pub const FAMILIES: &[Family] = &[
         "Names that had to be bound because they were not in the cache.",
     ),
     family(
+        "rutter_namer_watch_age_seconds",
+        Gauge,
+        &["namer", "resource", "namespace"],
+        "Time since a namer's source last confirmed what it said.",
+    ),
+    family(
+        "rutter_namer_watch_events_total",
+        Counter,
+        &["namer", "resource", "namespace"],
+        "Changes that a namer's watch was told of.",
+    ),
+    family(
+        "rutter_namer_watch_errors_total",
+        Counter,
+        &["namer", "resource", "namespace"],
+        "Failures of a namer's watch; its last known state stays in use.",
+    ),
+    family(
+        "rutter_namer_watch_lists_total",
+        Counter,
+        &["namer", "resource", "namespace"],
+        "Times that a namer's source was read as a whole, at the start and after a lost watch.",
+    ),
+    family(
+        "rutter_namer_watch_repairs_total",
+        Counter,
+        &["namer", "resource", "namespace"],
+        "Differences that the audit of a watch found and repaired.",
+    ),
+    family(
         "rutter_spans_total",
         Counter,
         &["result"],
@@ -240,12 +270,6 @@ pub const FAMILIES: &[Family] = &[
         Histogram,
         &["router"],
         "Time from a dtab's change becoming known to its being in force.",
-    ),
-    control(
-        "rutter_namer_watch_age_seconds",
-        Gauge,
-        &["namer"],
-        "Time since a namer's source last confirmed what it said.",
     ),
     control(
         "rutter_config_reloads_total",

@@ -119,6 +119,19 @@ impl Source for Everything {
             }
         }
         out.our_gauge("rutter_retry_budget_ratio", &[], 0.5);
+        out.our_gauge(
+            "rutter_namer_watch_age_seconds",
+            &[("namer", "io.l5d.k8s")],
+            0.5,
+        );
+        for watch in [
+            "rutter_namer_watch_events_total",
+            "rutter_namer_watch_errors_total",
+            "rutter_namer_watch_lists_total",
+            "rutter_namer_watch_repairs_total",
+        ] {
+            out.ours(watch, &[("namer", "io.l5d.k8s")], 1);
+        }
         out.ours("rutter_spans_total", &[("result", "recorded")], 1);
     }
 }
@@ -200,7 +213,6 @@ fn promtool_finds_nothing_to_complain_of() {
     super::super::control::install().unwrap();
     metrics::counter!("rutter_config_reloads_total", "result" => "ok").increment(1);
     metrics::counter!("rutter_delegations_total", "result" => "neg").increment(1);
-    metrics::gauge!("rutter_namer_watch_age_seconds", "namer" => "/#/io.l5d.fs").set(0.5);
     metrics::gauge!("rutter_dtab_version_info", "router" => "out", "namespace" => "", "version" => "1").set(1.0);
     metrics::gauge!("rutter_config_last_reload_success_timestamp_seconds").set(1.0);
     metrics::histogram!("rutter_dtab_apply_seconds", "router" => "out").record(0.1);
