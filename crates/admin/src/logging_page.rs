@@ -14,11 +14,11 @@ use crate::Admin;
 use crate::html::{self, Site};
 
 /// A logger and its level, as `/logging.json` lists them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Logger {
     /// The module; the one above all is `root`.
     pub logger: String,
-    /// `ERROR`, `WARN`, `INFO`, `DEBUG`, `TRACE` or `OFF`.
+    /// `ERROR`, `WARNING`, `INFO`, `DEBUG`, `TRACE` or `OFF`.
     pub level: String,
 }
 
@@ -30,7 +30,19 @@ pub trait LogLevels: Send + Sync {
     fn set(&self, logger: &str, level: &str);
 }
 
-const LEVELS: [&str; 6] = ["OFF", "ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
+impl LogLevels for telemetry::log::LogHandle {
+    fn list(&self) -> Vec<Logger> {
+        serde_json::from_value(self.json()).unwrap_or_default()
+    }
+
+    fn set(&self, logger: &str, level: &str) {
+        if let Err(error) = telemetry::log::LogHandle::set(self, logger, level) {
+            tracing::warn!(logger, level, %error, "log level not set");
+        }
+    }
+}
+
+const LEVELS: [&str; 6] = ["OFF", "ERROR", "WARNING", "INFO", "DEBUG", "TRACE"];
 
 /// The fields of the form. `next` is where our page wants to go afterwards.
 #[derive(Deserialize)]

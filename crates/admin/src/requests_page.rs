@@ -141,6 +141,11 @@ impl RequestRow {
 }
 
 impl RequestsView {
+    /// Whether any row says what was asked; without, the column is left out.
+    fn names_requests(&self) -> bool {
+        self.rows.iter().any(|row| !row.request.is_empty())
+    }
+
     /// Only the rows in which every word of `q` occurs.
     fn filtered(mut self, q: &str) -> Self {
         let words: Vec<String> = q.split_whitespace().map(str::to_lowercase).collect();

@@ -125,6 +125,8 @@ impl Admin {
 
     /// The whole shelf as one service: for the listener, and for tests.
     pub fn into_router(mut self) -> axum::Router {
+        // Links in the order in which pages came; help is looked for at the end.
+        self.nav.sort_by_key(|item| item.path == "/help");
         let site = Arc::new(Site {
             instance: self.config.instance,
             nav: self.nav,
