@@ -111,6 +111,8 @@ try
   http_proxy={a}:4140 curl -s http://hello
   http_proxy={b}:4140 curl -s -H 'l5d-dtab: /host/world => /srv/world-v2' http://hello
   http_proxy={a}:4140 curl -s http://wrold
+  rutter why http://wrold --admin {a}:9990
+  rutter delegate /svc/world --admin {a}:9990
   curl -s http://127.0.0.1:8001/apis/discovery.k8s.io/v1/namespaces/default/endpointslices
 look
   http://{a}:9990/                            routers, services, clients of node-a

@@ -18,14 +18,17 @@ const CAPACITY: usize = 10_000;
 #[derive(Debug, Clone, Default)]
 pub struct Spans(Arc<Mutex<VecDeque<Span>>>);
 
-/// A span as it is kept: what is searched by, and its v2 JSON.
+/// A span as it is kept: what is searched by, and its v2 JSON as text, a tenth of what the tree of it takes.
 #[derive(Debug, Clone)]
 struct Span {
-    trace: String,
-    id: String,
-    service: String,
+    trace: Box<str>,
+    id: Box<str>,
+    parent: Option<Box<str>>,
+    kind: Box<str>,
+    service: Box<str>,
     timestamp: u64,
-    json: Value,
+    failed: bool,
+    text: Box<str>,
 }
 
 impl Spans {
@@ -36,11 +39,10 @@ impl Spans {
         for span in spans.into_iter().filter_map(Span::read) {
             taken += 1;
             // The same span again: both of its reporters, or a collector that got it twice.
-            let same = kept.iter_mut().rev().take(200).find(|old| {
-                old.id == span.id
-                    && old.trace == span.trace
-                    && old.json["kind"] == span.json["kind"]
-            });
+            let same =
+                kept.iter_mut().rev().take(200).find(|old| {
+                    old.id == span.id && old.trace == span.trace && old.kind == span.kind
+                });
             match same {
                 Some(old) => *old = span,
                 None => kept.push_back(span),
@@ -65,36 +67,39 @@ impl Spans {
     /// The spans of one trace, earliest first. An id of 16 digits finds traces with 32 that end so.
     pub fn trace(&self, id: &str) -> Vec<Value> {
         let id = normal_id(id);
-        let low = |id: &str| id[id.len().saturating_sub(16)..].to_owned();
+        let low = &id[id.len().saturating_sub(16)..];
         let kept = self.lock();
         let mut spans: Vec<&Span> = kept
             .iter()
-            .filter(|span| low(&span.trace) == low(&id))
+            .filter(|span| span.trace.ends_with(low))
             .collect();
         spans.sort_by_key(|span| span.timestamp);
-        spans.into_iter().map(|span| span.json.clone()).collect()
+        spans.into_iter().map(Span::json).collect()
     }
 
     /// The names of services that reported, sorted.
     pub fn services(&self) -> BTreeSet<String> {
         let kept = self.lock();
         let named = kept.iter().filter(|span| !span.service.is_empty());
-        named.map(|span| span.service.clone()).collect()
+        named.map(|span| span.service.to_string()).collect()
     }
 
     /// The span names of a service, sorted.
     pub fn names(&self, service: &str) -> BTreeSet<String> {
         let kept = self.lock();
-        let own = kept.iter().filter(|span| span.service == service);
-        own.filter_map(|span| span.json["name"].as_str().map(str::to_owned))
+        let own = kept.iter().filter(|span| *span.service == *service);
+        own.filter_map(|span| span.json()["name"].as_str().map(str::to_owned))
             .collect()
     }
 
     /// Traces with a span that fits, newest first, at most `limit`.
     pub fn traces(&self, fits: impl Fn(&Value) -> bool, limit: usize) -> Vec<Vec<Value>> {
-        let mut ids: Vec<String> = Vec::new();
+        let mut ids: Vec<Box<str>> = Vec::new();
         for span in self.lock().iter().rev() {
-            if ids.len() < limit && !ids.contains(&span.trace) && fits(&span.json) {
+            if ids.len() >= limit {
+                break;
+            }
+            if !ids.contains(&span.trace) && fits(&span.json()) {
                 ids.push(span.trace.clone());
             }
         }
@@ -106,18 +111,18 @@ impl Spans {
         let kept = self.lock();
         let by_id: BTreeMap<(&str, &str), &Span> = kept
             .iter()
-            .map(|span| ((span.trace.as_str(), span.id.as_str()), span))
+            .map(|span| ((&*span.trace, &*span.id), span))
             .collect();
         let mut links: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
         for span in kept.iter() {
-            let parent = span.json["parentId"].as_str();
-            let parent = parent.and_then(|id| by_id.get(&(span.trace.as_str(), id)));
+            let parent = span.parent.as_deref();
+            let parent = parent.and_then(|id| by_id.get(&(&*span.trace, id)));
             let Some(parent) = parent.filter(|parent| parent.service != span.service) else {
                 continue;
             };
             let link = links.entry((&parent.service, &span.service)).or_default();
             link.0 += 1;
-            link.1 += u64::from(!span.json["tags"]["error"].is_null());
+            link.1 += u64::from(span.failed);
         }
         links
             .into_iter()
@@ -148,18 +153,25 @@ impl Span {
                 }
             }
         }
-        let text = |field: &str| object.get(field).and_then(Value::as_str).map(str::to_owned);
+        let json = Value::Object(object);
+        let text = |field: &str| json[field].as_str().map(Box::from);
         Some(Self {
             trace: text("traceId")?,
             id: text("id")?,
-            service: object
-                .get("localEndpoint")
-                .and_then(|endpoint| endpoint["serviceName"].as_str())
+            parent: text("parentId"),
+            kind: text("kind").unwrap_or_default(),
+            service: json["localEndpoint"]["serviceName"]
+                .as_str()
                 .unwrap_or_default()
-                .to_owned(),
-            timestamp: object.get("timestamp").and_then(Value::as_u64).unwrap_or(0),
-            json: Value::Object(object),
+                .into(),
+            timestamp: json["timestamp"].as_u64().unwrap_or(0),
+            failed: !json["tags"]["error"].is_null(),
+            text: json.to_string().into(),
         })
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default()
     }
 }
 
