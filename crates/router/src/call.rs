@@ -8,20 +8,19 @@ use std::time::Instant;
 
 use telemetry::code::Code;
 use telemetry::metrics::Outcome;
-use telemetry::span::{Kind, SpanRecord, now_us};
+use telemetry::span::{Kind, SpanRecord, client_service, now_us};
 use telemetry::trace::TraceContext;
 
+use crate::connection::Ends;
 use crate::context::Context;
 use crate::http1::RequestHead;
 use crate::routes::{Local, Service};
-use crate::stats::{PairStats, ServerStats};
+use crate::stats::PairStats;
 
 /// One request, from its head to the end of its answer. Dropping it without an end counts it as given up by the client.
 pub(crate) struct Call<'a> {
     local: &'a Local,
-    server: &'a ServerStats,
-    listener: SocketAddr,
-    peer: SocketAddr,
+    ends: &'a Ends,
     began: Instant,
     /// When it began, in µs since 1970; only for sampled requests.
     began_us: u64,
@@ -42,18 +41,11 @@ pub(crate) struct Attempt {
 }
 
 impl<'a> Call<'a> {
-    pub(crate) fn begin(
-        local: &'a Local,
-        server: &'a ServerStats,
-        listener: SocketAddr,
-        peer: SocketAddr,
-    ) -> Self {
-        server.requests.begin();
+    pub(crate) fn begin(local: &'a Local, ends: &'a Ends) -> Self {
+        ends.stats.requests.begin();
         Self {
             local,
-            server,
-            listener,
-            peer,
+            ends,
             began: Instant::now(),
             began_us: 0,
             trace: TraceContext::root(),
@@ -152,7 +144,7 @@ impl<'a> Call<'a> {
             context: attempt.trace,
             kind: Kind::Client,
             name: format!("{} {path}", method.to_lowercase()).into(),
-            service: facts.id.trim_start_matches('/').into(),
+            service: client_service(&self.ends.name, facts.id).into(),
             start_us: attempt.began_us,
             duration_us: end.saturating_sub(attempt.began_us).max(1),
             local: facts.local,
@@ -180,7 +172,7 @@ impl<'a> Call<'a> {
             exception,
             latency_us,
         };
-        self.server.requests.end(&outcome);
+        self.ends.stats.requests.end(&outcome);
         match (&self.service, &self.pair) {
             (Some(service), pair) => {
                 service.stats.requests.end(&outcome);
@@ -219,11 +211,11 @@ impl<'a> Call<'a> {
             context: self.trace,
             kind: Kind::Server,
             name: name.into(),
-            service: Arc::clone(label),
+            service: Arc::clone(&self.ends.name),
             start_us: self.began_us,
             duration_us: outcome.latency_us.max(1),
-            local: Some(self.listener),
-            remote: Some(self.peer),
+            local: Some(self.ends.local),
+            remote: Some(self.ends.peer),
             tags,
             annotations: Vec::new(),
             error: outcome.code,

@@ -30,6 +30,8 @@ pub(crate) struct Ends {
     pub(crate) peer: SocketAddr,
     /// Random.
     pub(crate) id: u64,
+    /// The listener's name in traces, `ip/port`, as Linkerd 1 has it.
+    pub(crate) name: Arc<str>,
     pub(crate) stats: Arc<ServerStats>,
 }
 
@@ -138,8 +140,8 @@ async fn wait(local: &Local, down: &mut Downstream, idle: Option<Duration>) -> b
 
 /// Reads until a head is complete.
 async fn read_head(local: &Local, down: &mut Downstream, job: &mut Job) -> Head {
-    let limits = &local.worker.limits;
-    let (limits, most) = (limits, limits.head + BLOCK);
+    let limits = &local.limits;
+    let most = limits.head + BLOCK;
     job.request.reset();
     let mut armed = false;
     let head = poll_fn(|cx| {
@@ -182,7 +184,7 @@ async fn read_head(local: &Local, down: &mut Downstream, job: &mut Job) -> Head 
 
 /// Answers a head that cannot be read.
 async fn refuse_head(local: &Local, ends: &Ends, down: &mut Downstream, error: &RouteError) {
-    let mut call = Call::begin(local, &ends.stats, ends.local, ends.peer);
+    let mut call = Call::begin(local, ends);
     let who = Answering {
         router: &local.router.settings.label,
         node: &local.router.reporting.node,

@@ -23,6 +23,10 @@ const DRAIN_BYTES: usize = 64 * 1024;
 /// And for so long.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
+/// What a client that expects it is told when its body is wanted. Linkerd 1 answers at once; waiting until here lets a
+/// refusal come first, and then the body is never sent.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// The client's side of a connection.
 pub(crate) struct Downstream {
     pub(crate) io: Io,
@@ -51,6 +55,8 @@ pub(crate) struct RequestBody {
     retained: bool,
     /// Bytes were written and dropped: the body cannot be sent again.
     taken: bool,
+    /// The client waits for `100 Continue` before it sends its body, and has not got it yet.
+    continue_owed: bool,
 }
 
 /// What ended an attempt before its response head.
@@ -99,6 +105,7 @@ impl RequestBody {
             sent: 0,
             retained: false,
             taken: false,
+            continue_owed: false,
         };
         body.scan(buffer)?;
         let short = matches!(framing, Framing::Length(n) if n <= keep_up_to.min(BLOCK_MAX as u64));
@@ -125,6 +132,16 @@ impl RequestBody {
     /// Whether it has come to its end.
     pub(crate) fn is_complete(&self) -> bool {
         self.scanner.is_done()
+    }
+
+    /// The client wants to be told to go on, once its body is wanted.
+    pub(crate) fn expect_continue(&mut self) {
+        self.continue_owed = true;
+    }
+
+    /// Whether the client has not been told to go on: its body is not going to come.
+    pub(crate) fn is_withheld(&self) -> bool {
+        self.continue_owed
     }
 
     /// Another attempt sends it from its beginning.
@@ -299,6 +316,12 @@ impl<'a> Exchange<'a> {
             }
             if self.body.is_complete() {
                 return Poll::Ready(Ok(()));
+            }
+            if std::mem::take(&mut self.body.continue_owed) {
+                self.down.out.extend_from_slice(CONTINUE);
+            }
+            if !self.down.out.is_empty() && ready!(self.down.poll_flush(cx)).is_err() {
+                return Poll::Ready(Err(SendError::Client));
             }
             match ready!(self.down.poll_fill(cx, BLOCK_MAX)) {
                 Ok(0) | Err(_) => return Poll::Ready(Err(SendError::Client)),

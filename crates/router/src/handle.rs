@@ -43,7 +43,7 @@ pub(crate) async fn handle(
     down: &mut Downstream,
     job: &mut Job,
 ) -> After {
-    let mut call = Call::begin(local, &ends.stats, ends.local, ends.peer);
+    let mut call = Call::begin(local, ends);
     let keep_up_to = local.router.settings.stream_after;
     let mut body = match RequestBody::new(job.request.framing(), &down.buffer, keep_up_to) {
         Ok(body) => body,
@@ -60,6 +60,9 @@ pub(crate) async fn handle(
             .await;
         }
     };
+    if job.request.expects_continue() && !body.is_complete() {
+        body.expect_continue();
+    }
     match route(local, ends, down, job, &mut body, &mut call).await {
         Ok(after) => after,
         Err(error) => refuse(local, ends, down, job, Some(&mut body), &mut call, &error).await,
@@ -206,6 +209,12 @@ fn prepare_head(
     let server = &settings.servers[ends.server];
     let head = &mut job.request;
     strip_hop_by_hop(head);
+    // This router tells the client to go on, as Linkerd 1 does.
+    head.remove("Expect");
+    if head.version() == Version::Http11 && head.get("Host").is_none() {
+        // As Linkerd 1: the next hop need not guess.
+        head.append(b"Host", b"");
+    }
     if job.name.consumed() > 0 {
         let target = without_segments(head.target(), job.name.consumed());
         // A part of a valid target is one.
@@ -271,17 +280,12 @@ fn deadline(context: &Context, timeout: Option<Duration>) -> Option<Deadline> {
     }
 }
 
-/// Appends this router to `Via`, in one line with those that were there.
+/// Appends this router to `Via`. Of several lines the first one counts and the others go, as in Linkerd 1.
 fn via(fields: &mut crate::http1::Fields, entry: &str) {
     match fields.get("Via") {
         None => fields.append(b"Via", entry.as_bytes()),
-        Some(_) => {
-            let mut all: Vec<u8> = Vec::with_capacity(64);
-            for value in fields.values("Via") {
-                all.extend_from_slice(value);
-                all.extend_from_slice(b", ");
-            }
-            all.extend_from_slice(entry.as_bytes());
+        Some(first) => {
+            let all = [first, b", ", entry.as_bytes()].concat();
             fields.set("Via", &all);
         }
     }
@@ -540,7 +544,7 @@ impl<'a> Attempts<'a> {
         let result = exchange
             .until_head(
                 &mut job.response,
-                &self.local.worker.limits,
+                &self.local.limits,
                 interim,
                 deadline.map(|(at, ..)| at),
             )
@@ -1070,13 +1074,12 @@ async fn refuse(
     } else {
         After::Keep
     };
-    // A client that waits for 100 is not going to send its body after this.
-    let will_come = !job.request.expects_continue();
     let mut undrained = None;
     if let Some(body) = body {
         match body.is_complete() {
             true => body.finish(&mut down.buffer),
-            false if will_come && after == After::Keep => undrained = Some(body),
+            // A client that waits for 100 is not going to send its body after this.
+            false if !body.is_withheld() && after == After::Keep => undrained = Some(body),
             false => after = After::Close,
         }
     }

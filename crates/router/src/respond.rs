@@ -24,7 +24,7 @@ pub enum RouteError {
         reason: NotIdentified,
     },
     /// RT-E101 to RT-E105, RT-E116, RT-E117: the name leads to no endpoint.
-    #[error("{path} leads to no endpoint: {}\n{}", why(cause), delegation.as_ref().map(ToString::to_string).unwrap_or_default())]
+    #[error("{path} leads to no endpoint: {}\n{}", why(cause), delegation.as_ref().map(|way| way.steps()).unwrap_or_default())]
     Unbound {
         /// The name.
         path: Path,

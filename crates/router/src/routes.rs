@@ -16,6 +16,7 @@ use telemetry::metrics::{Registration, Scope};
 
 use crate::budget::Deposits;
 use crate::client::Client;
+use crate::http1::Limits;
 use crate::identify::Identified;
 use crate::router::{Router, ServiceShared};
 use crate::stats::{ClientStats, PairStats, RouterStats, ServiceStats};
@@ -26,6 +27,8 @@ pub(crate) struct Local {
     pub(crate) router: Arc<Router>,
     pub(crate) worker: Rc<Worker>,
     pub(crate) stats: Arc<RouterStats>,
+    /// Of heads, both ways.
+    pub(crate) limits: Limits,
     _registration: Registration,
     routes: RefCell<HashMap<Box<[u8]>, Rc<Route>, RandomState>>,
     services: RefCell<HashMap<Path, Rc<Service>, RandomState>>,
@@ -93,8 +96,15 @@ impl Local {
             Scope::router(&router.settings.label),
             Arc::clone(&stats) as _,
         );
+        let settings = &router.settings;
+        let limits = Limits {
+            head: settings.max_head,
+            line: settings.max_line,
+            ..Limits::default()
+        };
         Rc::new(Self {
             worker,
+            limits,
             stats,
             _registration: registration,
             routes: RefCell::default(),

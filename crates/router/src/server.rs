@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::sync::{mpsc, watch};
 
-use crate::http1::Limits;
 use crate::router::Router;
 use crate::settings::{ServerSettings, SocketSettings};
 use crate::worker::{self, Accepted, Load, Phase, Tcp};
@@ -241,24 +240,11 @@ fn work(
             return;
         }
     };
-    let limits = Limits {
-        head: routers
-            .iter()
-            .map(|router| router.settings.max_head)
-            .max()
-            .unwrap_or(crate::settings::MAX_HEAD),
-        line: routers
-            .iter()
-            .map(|router| router.settings.max_line)
-            .max()
-            .unwrap_or(crate::settings::MAX_LINE),
-        ..Limits::default()
-    };
     runtime.block_on(async move {
         if let Some(acceptors) = acceptors {
             acceptors.spawn(&routers);
         }
-        worker::run(index, routers, limits, receiver, phases, load).await;
+        worker::run(index, routers, receiver, phases, load).await;
     });
 }
 

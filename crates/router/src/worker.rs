@@ -14,7 +14,6 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_local;
 
 use crate::connection::{Ends, Job, serve};
-use crate::http1::Limits;
 use crate::io::{Blocks, Io};
 use crate::router::Router;
 use crate::routes::Local;
@@ -27,7 +26,6 @@ pub(crate) struct Worker {
     pub(crate) timers: Rc<Timers>,
     pub(crate) blocks: Blocks,
     pub(crate) jobs: RefCell<Vec<Box<Job>>>,
-    pub(crate) limits: Limits,
     /// A coarse clock: seconds since the worker began.
     pub(crate) seconds: Cell<u64>,
     /// Tells idle connections that a drain has begun.
@@ -40,13 +38,12 @@ pub(crate) struct Worker {
 const JOBS: usize = 256;
 
 impl Worker {
-    fn new(index: usize, limits: Limits) -> Rc<Self> {
+    fn new(index: usize) -> Rc<Self> {
         Rc::new(Self {
             index,
             timers: Timers::new(),
             blocks: Blocks::default(),
             jobs: RefCell::default(),
-            limits,
             seconds: Cell::new(0),
             drained: Notify::new(),
             draining: Cell::new(false),
@@ -109,6 +106,7 @@ pub(crate) struct Load {
 
 /// A router's listener on one worker: where its connections are counted.
 struct Server {
+    name: Arc<str>,
     stats: Arc<ServerStats>,
     _registration: Registration,
 }
@@ -117,12 +115,11 @@ struct Server {
 pub(crate) async fn run(
     index: usize,
     routers: Vec<Arc<Router>>,
-    limits: Limits,
     mut accepted: mpsc::Receiver<Accepted>,
     mut phase: watch::Receiver<Phase>,
     load: Arc<Load>,
 ) {
-    let worker = Worker::new(index, limits);
+    let worker = Worker::new(index);
     let timers = Rc::clone(&worker.timers);
     spawn_local(async move { timers.drive().await });
     let locals: Vec<_> = routers
@@ -175,7 +172,9 @@ fn register(local: &Rc<Local>) -> Vec<Server> {
         let stats = Arc::new(ServerStats::default());
         let registry = &local.router.reporting.registry;
         let registration = registry.register(Scope::server(label, *addr), Arc::clone(&stats) as _);
+        let name = format!("{}/{}", addr.ip(), addr.port()).into();
         Server {
+            name,
             stats,
             _registration: registration,
         }
@@ -192,7 +191,8 @@ fn begin(
     one: Accepted,
 ) {
     let local = Rc::clone(&locals[one.router]);
-    let stats = Arc::clone(&servers[one.router][one.server].stats);
+    let server = &servers[one.router][one.server];
+    let (name, stats) = (Arc::clone(&server.name), Arc::clone(&server.stats));
     let tcp = match one.tcp {
         Tcp::Here(tcp) => Ok(tcp),
         Tcp::Elsewhere(tcp) => TcpStream::from_std(tcp),
@@ -217,6 +217,7 @@ fn begin(
         local: one.local,
         peer: one.peer,
         id: fastrand::u64(..),
+        name,
         stats,
     };
     spawn_local(async move {

@@ -8,7 +8,7 @@ use admin::{
     RequestsView, RouterInfo, Security,
 };
 use dtab::{Dtab, Path};
-use naming::Namer;
+use naming::{Namer, Reads};
 use router::Router;
 use serde_json::{Map, Value, json};
 use telemetry::log::LogHandle;
@@ -129,9 +129,17 @@ fn delegate(
             let path =
                 Path::read(&request.path).map_err(|error| DelegateError::Path(bad(&request.path, &error)))?;
             let unable = || DelegateError::Unable(request.namespace.clone());
-            let names = router.as_ref().ok_or_else(unable)?.names();
-            let delegation = names.explained(&path, &dtab).await.ok_or_else(unable)?;
-            Ok(delegation.to_json())
+            let interpreter = router.as_ref().ok_or_else(unable)?.names().interpreter();
+            // The dtab that is asked with stands for the router's own, as in Linkerd 1; its page sends the whole.
+            loop {
+                let mut reads = Reads::new();
+                let delegation =
+                    interpreter.delegate(&dtab, &Dtab::empty(), &path, &mut reads).ok_or_else(unable)?;
+                if delegation.pending().is_none() {
+                    return Ok(delegation.to_json());
+                }
+                reads.changed().await;
+            }
         })
     }
 }
