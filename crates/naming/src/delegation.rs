@@ -150,7 +150,7 @@ impl Delegation {
                 NodeKind::Transformation { tree, .. } => nodes.push(tree),
                 NodeKind::Alt(branches) => nodes.extend(branches),
                 NodeKind::Union(branches) => {
-                    nodes.extend(branches.iter().map(|(_, branch)| branch))
+                    nodes.extend(branches.iter().map(|(_, branch)| branch));
                 }
                 _ => {}
             }

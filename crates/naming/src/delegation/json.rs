@@ -43,7 +43,7 @@ impl Node {
         match &self.kind {
             NodeKind::Neg { .. } | NodeKind::Fail | NodeKind::Empty => {}
             NodeKind::Pending(waiting_for) => {
-                put("message", json!(format!("waiting for {waiting_for}")))
+                put("message", json!(format!("waiting for {waiting_for}")));
             }
             NodeKind::Exception(error) => put("message", json!(message(error))),
             NodeKind::Delegate(next) => put("delegate", next.to_json()),

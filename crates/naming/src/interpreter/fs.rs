@@ -186,7 +186,7 @@ async fn follow(path: PathBuf, file: Var<FileDtab>) {
         if *before != now {
             match &now.problem {
                 Some(problem) => {
-                    warn!(file = %path.display(), %problem, "dtab file not taken, the last good one stays")
+                    warn!(file = %path.display(), %problem, "dtab file not taken, the last good one stays");
                 }
                 None => info!(file = %path.display(), "dtab file taken"),
             }

@@ -30,7 +30,7 @@ impl Binding {
         let mut answer = Answer::default();
         let outcome = answer
             .outcome(&question, None)
-            .unwrap_or_else(|| Outcome::Bound(NameTree::Neg));
+            .unwrap_or(Outcome::Bound(NameTree::Neg));
         let binding = Arc::new(Self {
             outcome: ArcSwap::from_pointee(outcome),
             version: AtomicU64::new(1),
