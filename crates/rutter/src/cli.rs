@@ -69,11 +69,10 @@ Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 not found, 5 nobody ans
 #[command(
     name = "rutter",
     version,
-    about,
     disable_help_subcommand = false,
     arg_required_else_help = true
 )]
-#[command(help_template = "{about}\n\n{usage-heading} {usage}\n\n{after-help}\n\nOptions:\n{options}\n", after_help = GROUPS)]
+#[command(help_template = "{about}\n\n{usage-heading} {usage}{after-help}\n\nOptions:\n{options}\n", after_help = GROUPS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -442,8 +442,7 @@ fn what_is_accepted_without_effect_is_said() {
         said,
         [
             "`originator` has no effect: it only set a gauge",
-            "`usage` has no effect: rutter sends no usage data",
-            "`orgId` has no effect: rutter sends no usage data"
+            "`usage` has no effect: rutter sends no usage data"
         ]
     );
 }

@@ -107,10 +107,8 @@ pub static SECURITY: Section = Section {
 pub static USAGE: Section = Section {
     title: "usage",
     keys: &[
-        Key::new("orgId", Ty::Text, "none", "An organisation's name.")
-            .but(Effect::Ignored("rutter sends no usage data")),
-        Key::new("enabled", Ty::Bool, "false", "Whether to report.")
-            .but(Effect::Ignored("rutter sends no usage data")),
+        Key::new("orgId", Ty::Text, "none", "An organisation's name."),
+        Key::new("enabled", Ty::Bool, "false", "Whether to report."),
     ],
     also: &[],
     removed: &[],
