@@ -379,7 +379,7 @@ impl Api {
                 None => return Ok(bytes),
                 Some(Err(error)) => return Err(ApiError::unreachable(&error)),
                 Some(Ok(frame)) => {
-                    bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..]))
+                    bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..]));
                 }
             }
             if bytes.len() > limit {

@@ -155,7 +155,7 @@ impl Feed {
         match known {
             true => debug!(resource, %scope, %error, retry_in_ms, "watch still lost"),
             false => {
-                warn!(resource, %scope, %error, retry_in_ms, "watch lost, serving the last endpoints")
+                warn!(resource, %scope, %error, retry_in_ms, "watch lost, serving the last endpoints");
             }
         }
         self.status.failed(error);

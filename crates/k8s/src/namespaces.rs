@@ -35,7 +35,7 @@ fn follow(
             found.extend(namespace.map(str::to_ascii_lowercase));
         }
         NameTree::Leaf(path) if depth > 0 => {
-            follow(dtab, whole, &dtab.lookup(path), depth - 1, found)
+            follow(dtab, whole, &dtab.lookup(path), depth - 1, found);
         }
         NameTree::Alt(trees) => trees
             .iter()
