@@ -269,7 +269,7 @@ async fn unknown_is_explained() -> anyhow::Result<String> {
     for part in [
         "RT-E101",
         "/svc/wrold",
-        "/host/wrold",
+        "/host => /srv",
         "/#/io.l5d.k8s/default/http/wrold",
     ] {
         ensure!(
