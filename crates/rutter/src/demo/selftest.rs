@@ -270,7 +270,7 @@ async fn unknown_is_explained() -> anyhow::Result<String> {
         "RT-E101",
         "/svc/wrold",
         "/host => /srv",
-        "/#/io.l5d.k8s/default/http/wrold",
+        "no Service `wrold` in namespace `default`",
     ] {
         ensure!(
             answer.body.contains(part),
