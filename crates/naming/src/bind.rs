@@ -235,12 +235,25 @@ pub(crate) fn bind(
     transformers: &[Arc<dyn Transformer>],
     path: &Path,
     reads: &mut Reads,
+    circles: Circles,
 ) -> BoundTree {
     let mut evaluation = Evaluation::new(dtab, sources);
     match Rebind::bind(&mut evaluation, path, reads) {
+        Activity::Ok(_) if evaluation.circled && circles == Circles::Refused => {
+            Activity::failed(BindError::TooDeep)
+        }
         Activity::Ok(tree) => transformed(tree, transformers, &mut evaluation, reads),
         other => other,
     }
+}
+
+/// What becomes of a union with a branch that leads round in a circle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Circles {
+    /// The branch is left out, as in Finagle.
+    LeftOut,
+    /// The name is refused: a request that brings such rules along (Linkerd 1 is killed by them) is told so.
+    Refused,
 }
 
 /// `rest` put behind a leaf of a dentry's destination.
@@ -262,6 +275,8 @@ pub(crate) struct Evaluation<'a> {
     plain: bool,
     work: Work,
     nested: usize,
+    /// Some branch went too deep, even if a union left it out.
+    circled: bool,
 }
 
 impl<'a> Evaluation<'a> {
@@ -272,7 +287,13 @@ impl<'a> Evaluation<'a> {
             plain: false,
             work: Work::new(),
             nested: 0,
+            circled: false,
         }
+    }
+
+    fn too_deep(&mut self) -> BoundTree {
+        self.circled = true;
+        Activity::failed(BindError::TooDeep)
     }
 
     fn path(
@@ -285,7 +306,7 @@ impl<'a> Evaluation<'a> {
         let dtab = self.dtab;
         loop {
             if depth > MAX_DEPTH {
-                return Ok(Activity::failed(BindError::TooDeep));
+                return Ok(self.too_deep());
             }
             self.work.spend(&path)?;
             let mut matches = dtab.matches(&path);
@@ -309,7 +330,7 @@ impl<'a> Evaluation<'a> {
                 (Some(entry), None) => return self.entry(entry, &path, depth, weight, reads),
                 (Some(first), Some(second)) => {
                     if depth > MAX_DEPTH {
-                        return Ok(Activity::failed(BindError::TooDeep));
+                        return Ok(self.too_deep());
                     }
                     return self.nest(|own| {
                         for entry in [first, second].into_iter().chain(matches) {
@@ -371,7 +392,7 @@ impl<'a> Evaluation<'a> {
         reads: &mut Reads,
     ) -> Result<BoundTree, Spent> {
         if depth > MAX_DEPTH {
-            return Ok(Activity::failed(BindError::TooDeep));
+            return Ok(self.too_deep());
         }
         match tree {
             NameTree::Leaf(leaf) => match name(leaf) {
@@ -464,6 +485,7 @@ impl Rebind for Evaluation<'_> {
             plain: true,
             work: std::mem::replace(&mut self.work, Work(0)),
             nested: self.nested,
+            circled: false,
         };
         let tree = plain.whole(path, reads);
         self.work = plain.work;

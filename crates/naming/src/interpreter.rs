@@ -5,9 +5,9 @@ use std::sync::Arc;
 use dtab::{Dtab, Path};
 use serde_json::Value;
 
-use crate::bind::{self, BoundTree, Mounted, Sources};
+use crate::bind::{self, BoundTree, Circles, Mounted, Sources};
 use crate::delegation::{self, Delegation, Origin};
-use crate::{Namer, Reads, Transformer};
+use crate::{Activity, BindError, Namer, Reads, Transformer};
 
 mod fs;
 #[cfg(test)]
@@ -20,6 +20,12 @@ pub trait Interpreter: Send + Sync {
     /// The bound tree of `path` under `base` ++ `local`. It has no alternatives in it, is simplified, and its leaves
     /// carry weights. Never waits: what is not known yet is pending, and `reads` will tell.
     fn bind(&self, base: &Dtab, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree;
+
+    /// The same for a request that brings `local` along. A union's branch that leads round in a circle is left out, as
+    /// in Finagle, unless the request's own rules made the circle: then the name is refused ([`BindError::TooDeep`]).
+    fn bind_request(&self, base: &Dtab, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
+        self.bind(base, local, path, reads)
+    }
 
     /// The way from `path` to its leaves, for people. None when this interpreter cannot show delegations.
     fn delegate(
@@ -62,8 +68,41 @@ impl DefaultInterpreter {
         &self.sources.namers
     }
 
-    pub(crate) fn bind_under(&self, dtab: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
-        bind::bind(dtab, &self.sources, &self.transformers, path, reads)
+    pub(crate) fn bind_under(
+        &self,
+        dtab: &Dtab,
+        circles: Circles,
+        path: &Path,
+        reads: &mut Reads,
+    ) -> BoundTree {
+        bind::bind(
+            dtab,
+            &self.sources,
+            &self.transformers,
+            path,
+            reads,
+            circles,
+        )
+    }
+
+    /// As [`Interpreter::bind_request`].
+    pub(crate) fn bind_request_under(
+        &self,
+        base: &Dtab,
+        local: &Dtab,
+        path: &Path,
+        reads: &mut Reads,
+    ) -> BoundTree {
+        if local.is_empty() {
+            return self.bind_under(base, Circles::LeftOut, path, reads);
+        }
+        let whole = base.concat(local);
+        let answer = self.bind_under(&whole, Circles::Refused, path, reads);
+        let refused = |tree: &BoundTree| matches!(tree, Activity::Failed(error) if **error == BindError::TooDeep);
+        if refused(&answer) && refused(&self.bind_under(base, Circles::Refused, path, reads)) {
+            return self.bind_under(&whole, Circles::LeftOut, path, reads);
+        }
+        answer
     }
 
     pub(crate) fn delegate_under(
@@ -86,7 +125,11 @@ impl DefaultInterpreter {
 
 impl Interpreter for DefaultInterpreter {
     fn bind(&self, base: &Dtab, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
-        self.bind_under(&base.concat(local), path, reads)
+        self.bind_under(&base.concat(local), Circles::LeftOut, path, reads)
+    }
+
+    fn bind_request(&self, base: &Dtab, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
+        self.bind_request_under(base, local, path, reads)
     }
 
     fn delegate(

@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use super::{DefaultInterpreter, Interpreter};
+use crate::bind::Circles;
 use crate::bind::{BindError, BoundTree};
 use crate::delegation::{Delegation, Node, Origin};
 use crate::{Activity, Reads, Var};
@@ -125,7 +126,14 @@ impl FsInterpreter {
 impl Interpreter for FsInterpreter {
     fn bind(&self, base: &Dtab, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
         match self.dtab(base, local, reads) {
-            Ok((_, dtab)) => self.inner.bind_under(&dtab, path, reads),
+            Ok((_, dtab)) => self.inner.bind_under(&dtab, Circles::LeftOut, path, reads),
+            Err(error) => Activity::failed(error),
+        }
+    }
+
+    fn bind_request(&self, base: &Dtab, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
+        match self.dtab(base, &Dtab::empty(), reads) {
+            Ok((_, dtab)) => self.inner.bind_request_under(&dtab, local, path, reads),
             Err(error) => Activity::failed(error),
         }
     }

@@ -172,7 +172,7 @@ impl Answer {
                 local,
                 path,
             } = question;
-            let bound = interpreter.bind(base, local, path, &mut reads);
+            let bound = interpreter.bind_request(base, local, path, &mut reads);
             self.names = reads;
             match bound {
                 Activity::Ok(tree) => self.tree = Some(tree),
