@@ -173,16 +173,14 @@ impl<'a> Call<'a> {
             latency_us,
         };
         self.ends.stats.requests.end(&outcome);
-        match (&self.service, &self.pair) {
-            (Some(service), pair) => {
-                service.stats.requests.end(&outcome);
-                service.stats.retries_per_request.record(self.retries);
-                match pair {
-                    Some(pair) => pair.outcomes.end(&outcome),
-                    None => service.stats.outcomes.end(&outcome),
-                }
-            }
-            (None, _) => self.local.stats.outcomes.end(&outcome),
+        if let Some(service) = &self.service {
+            service.stats.requests.end(&outcome);
+            service.stats.retries_per_request.record(self.retries);
+        }
+        match &self.pair {
+            Some(pair) => pair.outcomes.end(&outcome),
+            // Without a label of its name, see `ServiceStats::resolved`.
+            None => self.local.stats.outcomes.end(&outcome),
         }
         if self.began_us > 0 {
             self.span(&outcome);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
@@ -50,6 +50,8 @@ pub(crate) struct ServiceShared {
     pub(crate) path: Path,
     pub(crate) settings: ServiceSettings,
     pub(crate) retries: Budget,
+    /// As `ServiceStats::resolved`.
+    pub(crate) resolved: AtomicBool,
 }
 
 /// A client as `/client_state.json` and `/state` show it.
@@ -171,6 +173,7 @@ impl Router {
             path: path.clone(),
             settings,
             retries,
+            resolved: AtomicBool::new(false),
         });
         let scope = Scope::service(&self.settings.label, &path.to_string());
         let source = Arc::new(ServiceSource(Arc::downgrade(&new)));
@@ -243,7 +246,11 @@ struct ServiceSource(Weak<ServiceShared>);
 
 impl Source for ServiceSource {
     fn collect(&self, out: &mut Collector<'_>) {
-        if let Some(service) = self.0.upgrade() {
+        if let Some(service) = self
+            .0
+            .upgrade()
+            .filter(|service| service.resolved.load(Ordering::Relaxed))
+        {
             out.gauge("retries/budget", service.retries.shown() as f64);
         }
     }

@@ -85,6 +85,9 @@ pub(crate) enum To {
     Nowhere(Cause),
 }
 
+/// Names a worker counts before it looks which of them lead nowhere.
+const SERVICES: usize = 4096;
+
 /// Routes a worker keeps at the most; the least lately used half goes when there are more.
 const ROUTES: usize = 20_000;
 
@@ -175,6 +178,12 @@ impl Local {
             stats,
             deposits: Deposits::default(),
         });
+        if self.services.borrow().len() >= SERVICES {
+            // Names that lead nowhere are let go at once when there are many.
+            self.services
+                .borrow_mut()
+                .retain(|_, service| Rc::strong_count(service) > 1);
+        }
         self.services
             .borrow_mut()
             .insert(path.clone(), Rc::clone(&service));
@@ -232,6 +241,13 @@ impl Local {
     }
 
     fn to_client(&self, service: &Service, leaf: &Leaf, client: Rc<Client>) -> To {
+        if service.stats.resolved.get() == 0 {
+            service.stats.resolved.incr();
+            service
+                .shared
+                .resolved
+                .store(true, std::sync::atomic::Ordering::Relaxed);
+        }
         let pair = Arc::new(PairStats::default());
         let label = &self.router.settings.label;
         let scope = Scope::client_service(
@@ -257,7 +273,7 @@ impl Local {
         for client in self.clients.borrow().values() {
             client.sweep(now);
         }
-        if seconds % 10 != 0 {
+        if !seconds.is_multiple_of(10) {
             return;
         }
         let idle = self.router.settings.binding_idle.as_secs();

@@ -59,7 +59,9 @@ impl Source for RouterStats {
 #[derive(Default)]
 pub(crate) struct ServiceStats {
     pub(crate) requests: Requests,
-    pub(crate) outcomes: Outcomes,
+    /// The name led to an endpoint at least once. Until then only Linkerd's own counters name it, for a while: names
+    /// that somebody makes up must not become labels of ours.
+    pub(crate) resolved: Cell,
     pub(crate) retries: Cell,
     pub(crate) retries_per_request: Histogram,
     pub(crate) budget_exhausted: Cell,
@@ -68,7 +70,9 @@ pub(crate) struct ServiceStats {
 impl Source for ServiceStats {
     fn collect(&self, out: &mut Collector<'_>) {
         self.requests.collect(out);
-        self.outcomes.collect(out);
+        if self.resolved.get() == 0 {
+            return;
+        }
         out.counter("retries/total", self.retries.get());
         out.stat(
             "retries/per_request",

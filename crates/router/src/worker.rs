@@ -25,6 +25,8 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) timers: Rc<Timers>,
     pub(crate) blocks: Blocks,
+    // Boxed: a job is moved in and out with each request.
+    #[allow(clippy::vec_box)]
     pub(crate) jobs: RefCell<Vec<Box<Job>>>,
     /// A coarse clock: seconds since the worker began.
     pub(crate) seconds: Cell<u64>,
@@ -126,7 +128,7 @@ pub(crate) async fn run(
         .into_iter()
         .map(|router| Local::new(router, Rc::clone(&worker)))
         .collect();
-    let servers: Vec<Vec<Server>> = locals.iter().map(|local| register(local)).collect();
+    let servers: Vec<Vec<Server>> = locals.iter().map(register).collect();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let idle = Rc::new(Notify::new());

@@ -50,15 +50,30 @@ pub struct Node {
 }
 
 /// Runs the configuration until `stop`, then drains. An error names what cannot be had, or how many connections were cut.
-pub async fn run(loaded: Loaded, environment: Environment, stop: CancellationToken) -> anyhow::Result<()> {
-    let levels = environment.variables.get(telemetry::log::VARIABLE).map(String::as_str);
-    let log = telemetry::log::init(telemetry::log::Format::Auto, levels).context("the log cannot be set up")?;
+pub async fn run(
+    loaded: Loaded,
+    environment: Environment,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let levels = environment
+        .variables
+        .get(telemetry::log::VARIABLE)
+        .map(String::as_str);
+    let log = telemetry::log::init(telemetry::log::Format::Auto, levels)
+        .context("the log cannot be set up")?;
     // Only the first of several in a process gets the recorder; they share it.
     _ = telemetry::metrics::control::install();
     tokio::spawn(telemetry::metrics::control::run_upkeep());
     let identity = Identity {
-        node: environment.node_name.as_deref().unwrap_or_default().to_owned(),
-        pod: environment.pod_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+        node: environment
+            .node_name
+            .as_deref()
+            .unwrap_or_default()
+            .to_owned(),
+        pod: environment
+            .pod_ip
+            .map(|ip| ip.to_string())
+            .unwrap_or_default(),
     };
     let mut node = Node::start(loaded.config, identity, Some(log), stop.clone()).await?;
     tracing::info!(admin = %node.admin_addr(), "initialized");
@@ -66,7 +81,10 @@ pub async fn run(loaded: Loaded, environment: Environment, stop: CancellationTok
     tracing::info!("draining: no new connections, what is under way may finish");
     match node.drain().await {
         0 => Ok(()),
-        cut => Err(anyhow!("{cut} connections were still busy after {:?} (admin.shutdownGraceMs) and were cut", node.grace)),
+        cut => Err(anyhow!(
+            "{cut} connections were still busy after {:?} (admin.shutdownGraceMs) and were cut",
+            node.grace
+        )),
     }
 }
 
@@ -90,15 +108,26 @@ impl Node {
             let names = Names::new(NamesConfig {
                 interpreter: sources.interpreter(&one.interpreter, &control)?,
                 base: one.dtab.clone(),
-                limits: NamesLimits { paths: one.cache.paths, idle: one.cache.idle_ttl, ..NamesLimits::default() },
+                limits: NamesLimits {
+                    paths: one.cache.paths,
+                    idle: one.cache.idle_ttl,
+                    ..NamesLimits::default()
+                },
                 control: control.clone(),
             });
-            let router = Router::new(one.router.clone(), names, reports.reporting.clone(), workers)
-                .with_context(|| format!("router {} cannot be set up", one.router.label))?;
+            let router = Router::new(
+                one.router.clone(),
+                names,
+                reports.reporting.clone(),
+                workers,
+            )
+            .with_context(|| format!("router {} cannot be set up", one.router.label))?;
             routers.push(router);
         }
         sources.report_readiness(&readiness, &control);
-        let shelf = pages::shelf(&config, &identity, &routers, &sources, &reports, &readiness, log, stop)?;
+        let shelf = pages::shelf(
+            &config, &identity, &routers, &sources, &reports, &readiness, log, stop,
+        )?;
         let admin = shelf.bind().await?;
         let admin_addr = admin.addr();
         let plane = DataPlane::start(routers, workers)?;
@@ -154,5 +183,7 @@ impl Drop for Node {
 /// One data thread per core, as far as quota and affinity allow, and no more than a node's router needs.
 fn default_workers() -> usize {
     // Takes cgroup quotas and the affinity mask into account.
-    std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS)
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MOST_WORKERS)
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use admin::{
-    Admin, AdminConfig, BadText, BoxFuture, DelegateError, DelegateRequest, Instance, Readiness, RequestRow,
-    RequestsView, RouterInfo, Security,
+    Admin, AdminConfig, BadText, BoxFuture, DelegateError, DelegateRequest, Instance, Readiness,
+    RequestRow, RequestsView, RouterInfo, Security,
 };
 use dtab::{Dtab, Path};
 use naming::{Namer, Reads};
@@ -41,7 +41,10 @@ pub(super) fn shelf(
         diagnostics: security.diagnostics,
         ..Security::default()
     }
-    .with_lists(white.iter().map(String::as_str), black.iter().map(String::as_str))?;
+    .with_lists(
+        white.iter().map(String::as_str),
+        black.iter().map(String::as_str),
+    )?;
     let version = env!("CARGO_PKG_VERSION");
     let mut admin = Admin::new(AdminConfig {
         ip: config.admin.addr.ip(),
@@ -71,14 +74,22 @@ pub(super) fn shelf(
         .json("/state", state(sources))
         .page(
             "/identify.json",
-            crate::identify::page(routers.iter().map(|router| router.settings().clone()).collect()),
+            crate::identify::page(
+                routers
+                    .iter()
+                    .map(|router| router.settings().clone())
+                    .collect(),
+            ),
         );
     for (path, prefix) in &reports.prometheus {
         admin = admin.linkerd_prometheus(&reports.registry, path, prefix);
     }
     for router in routers {
         let names = router.names().clone();
-        admin = admin.json(format!("/{}/interpreter_state/default.json", router.label()), move || names.interpreter().state());
+        admin = admin.json(
+            format!("/{}/interpreter_state/default.json", router.label()),
+            move || names.interpreter().state(),
+        );
     }
     if let Some(log) = log {
         admin = admin.logging(Arc::new(log));
@@ -86,14 +97,28 @@ pub(super) fn shelf(
     Ok(admin)
 }
 
-fn infos(config: &Config, routers: &[Arc<Router>]) -> Arc<dyn Fn() -> Vec<RouterInfo> + Send + Sync> {
+fn infos(
+    config: &Config,
+    routers: &[Arc<Router>],
+) -> Arc<dyn Fn() -> Vec<RouterInfo> + Send + Sync> {
     let routers: Vec<_> = routers
         .iter()
         .zip(&config.routers)
         .map(|(router, one)| {
-            let kinds = one.interpreter.transformers.iter().map(|transformer| format!(" → {}", transformer.prefix));
-            let kind = if one.interpreter.dtab_file.is_some() { "io.l5d.fs" } else { "default" };
-            (router.clone(), format!("{kind}{}", kinds.collect::<String>()))
+            let kinds = one
+                .interpreter
+                .transformers
+                .iter()
+                .map(|transformer| format!(" → {}", transformer.prefix));
+            let kind = if one.interpreter.dtab_file.is_some() {
+                "io.l5d.fs"
+            } else {
+                "default"
+            };
+            (
+                router.clone(),
+                format!("{kind}{}", kinds.collect::<String>()),
+            )
         })
         .collect();
     Arc::new(move || {
@@ -110,7 +135,10 @@ fn infos(config: &Config, routers: &[Arc<Router>]) -> Arc<dyn Fn() -> Vec<Router
 
 /// A dtab with one dentry a line.
 fn pretty(dtab: &Dtab) -> String {
-    dtab.entries().iter().map(|dentry| format!("{} => {} ;\n", dentry.prefix, dentry.dst)).collect()
+    dtab.entries()
+        .iter()
+        .map(|dentry| format!("{} => {} ;\n", dentry.prefix, dentry.dst))
+        .collect()
 }
 
 /// `/delegator.json`: asks the very names that requests ask.
@@ -118,23 +146,28 @@ fn delegate(
     routers: Vec<Arc<Router>>,
 ) -> impl Fn(DelegateRequest) -> BoxFuture<Result<Value, DelegateError>> + Send + Sync + 'static {
     move |request| {
-        let router = routers.iter().find(|router| **router.label() == *request.namespace).or(routers.first()).cloned();
+        let router = routers
+            .iter()
+            .find(|router| **router.label() == *request.namespace)
+            .or(routers.first())
+            .cloned();
         Box::pin(async move {
             let bad = |text: &str, error: &dtab::ParseError| BadText {
                 message: error.to_string(),
                 report: error.report(text).to_string(),
             };
-            let dtab =
-                Dtab::read(&request.dtab).map_err(|error| DelegateError::Dtab(bad(&request.dtab, &error)))?;
-            let path =
-                Path::read(&request.path).map_err(|error| DelegateError::Path(bad(&request.path, &error)))?;
+            let dtab = Dtab::read(&request.dtab)
+                .map_err(|error| DelegateError::Dtab(bad(&request.dtab, &error)))?;
+            let path = Path::read(&request.path)
+                .map_err(|error| DelegateError::Path(bad(&request.path, &error)))?;
             let unable = || DelegateError::Unable(request.namespace.clone());
             let interpreter = router.as_ref().ok_or_else(unable)?.names().interpreter();
             // The dtab that is asked with stands for the router's own, as in Linkerd 1; its page sends the whole.
             loop {
                 let mut reads = Reads::new();
-                let delegation =
-                    interpreter.delegate(&dtab, &Dtab::empty(), &path, &mut reads).ok_or_else(unable)?;
+                let delegation = interpreter
+                    .delegate(&dtab, &Dtab::empty(), &path, &mut reads)
+                    .ok_or_else(unable)?;
                 if delegation.pending().is_none() {
                     return Ok(delegation.to_json());
                 }
@@ -154,15 +187,22 @@ fn client_state(routers: Vec<Arc<Router>>) -> impl Fn() -> Value + Send + Sync +
 
 fn bound_names(namers: Vec<Arc<dyn Namer>>) -> impl Fn() -> Vec<String> + Send + Sync + 'static {
     move || {
-        let mut names: Vec<_> = namers.iter().flat_map(|namer| namer.names()).map(|name| name.to_string()).collect();
+        let mut names: Vec<_> = namers
+            .iter()
+            .flat_map(|namer| namer.names())
+            .map(|name| name.to_string())
+            .collect();
         names.sort();
         names
     }
 }
 
-fn namer_state(namers: Vec<Arc<dyn Namer>>) -> impl Fn(&str) -> Option<Value> + Send + Sync + 'static {
+fn namer_state(
+    namers: Vec<Arc<dyn Namer>>,
+) -> impl Fn(&str) -> Option<Value> + Send + Sync + 'static {
     move |prefix| {
-        let is = |namer: &&Arc<dyn Namer>| namer.prefix().to_string().trim_start_matches('/') == prefix;
+        let is =
+            |namer: &&Arc<dyn Namer>| namer.prefix().to_string().trim_start_matches('/') == prefix;
         namers.iter().find(is).map(|namer| namer.state())
     }
 }
@@ -171,7 +211,9 @@ fn state(sources: &Sources) -> impl Fn() -> Value + Send + Sync + 'static {
     let clusters = sources.clusters();
     let namers = sources.namers();
     move || {
-        let of_namers = namers.iter().map(|namer| (namer.prefix().to_string(), namer.state()));
+        let of_namers = namers
+            .iter()
+            .map(|namer| (namer.prefix().to_string(), namer.state()));
         json!({
             "schema": "rutter/state/v1",
             "kubernetes": clusters.iter().map(k8s::Cluster::state).collect::<Vec<_>>(),
@@ -181,12 +223,22 @@ fn state(sources: &Sources) -> impl Fn() -> Value + Send + Sync + 'static {
 }
 
 fn recent(reports: &Reports) -> impl Fn() -> RequestsView + Send + Sync + 'static {
-    let (recent, sample_rate, capacity) = (reports.recent.clone(), reports.recent_rate, reports.recent_capacity);
-    move || RequestsView { rows: recent.requests().into_iter().map(row).collect(), sample_rate, capacity, passed: 0 }
+    let (recent, sample_rate, capacity) = (
+        reports.recent.clone(),
+        reports.recent_rate,
+        reports.recent_capacity,
+    );
+    move || RequestsView {
+        rows: recent.requests().into_iter().map(row).collect(),
+        sample_rate,
+        capacity,
+        passed: 0,
+    }
 }
 
 fn row(request: RecentRequest) -> RequestRow {
-    let addr = |addr: Option<std::net::SocketAddr>| addr.map(|addr| addr.to_string()).unwrap_or_default();
+    let addr =
+        |addr: Option<std::net::SocketAddr>| addr.map(|addr| addr.to_string()).unwrap_or_default();
     RequestRow {
         time: UNIX_EPOCH + Duration::from_micros(request.timestamp_us + request.duration_us),
         source: addr(request.source),
@@ -196,7 +248,10 @@ fn row(request: RecentRequest) -> RequestRow {
         concrete: request.concrete_name.unwrap_or_default(),
         destination: addr(request.destination),
         request: String::new(),
-        status: request.status.and_then(|status| status.parse().ok()).unwrap_or(0),
+        status: request
+            .status
+            .and_then(|status| status.parse().ok())
+            .unwrap_or(0),
         code: request.error.unwrap_or_default().to_owned(),
         latency: Duration::from_micros(request.duration_us),
         trace: request.trace,

@@ -39,14 +39,23 @@ impl Reports {
     ) -> anyhow::Result<Self> {
         let salt = fastrand_salt();
         let (recorder, spans) = Recorder::new(QUEUE);
-        let mut sampling = Sampling { tracers: Vec::new(), salt };
+        let mut sampling = Sampling {
+            tracers: Vec::new(),
+            salt,
+        };
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         let (mut recent_rate, mut recent_capacity) = (0.0, RECENT);
         let mut prometheus = Vec::new();
         for telemeter in &config.telemetry {
             match telemeter {
-                TelemeterSettings::Prometheus { path, prefix } => prometheus.push((path.clone(), prefix.clone())),
-                TelemeterSettings::Zipkin { host, port, sample_rate } => {
+                TelemeterSettings::Prometheus { path, prefix } => {
+                    prometheus.push((path.clone(), prefix.clone()))
+                }
+                TelemeterSettings::Zipkin {
+                    host,
+                    port,
+                    sample_rate,
+                } => {
                     let exporter = ExporterConfig {
                         host: host.to_string(),
                         port: *port,
@@ -56,11 +65,16 @@ impl Reports {
                     };
                     let counts = recorder.counts().clone();
                     let (exporter, _task) = Exporter::spawn(&exporter, counts, control)
-                        .with_context(|| format!("telemeter io.l5d.zipkin to {host}:{port} cannot be set up"))?;
+                        .with_context(|| {
+                            format!("telemeter io.l5d.zipkin to {host}:{port} cannot be set up")
+                        })?;
                     sinks.push(Box::new(exporter));
                     sampling.tracers.push(Sampler::new(*sample_rate, salt));
                 }
-                TelemeterSettings::RecentRequests { sample_rate, capacity } => {
+                TelemeterSettings::RecentRequests {
+                    sample_rate,
+                    capacity,
+                } => {
                     recent_rate = *sample_rate;
                     recent_capacity = *capacity;
                     sampling.tracers.push(Sampler::new(*sample_rate, salt));
@@ -72,8 +86,12 @@ impl Reports {
         control.spawn(deliver(spans, sinks));
         control.spawn(registry.clone().summarise_forever());
         let registration = registry.register(Scope::new(["spans"]), recorder.counts().clone());
-        let reporting =
-            Reporting { registry: registry.clone(), recorder, sampling, node: identity.node.as_str().into() };
+        let reporting = Reporting {
+            registry: registry.clone(),
+            recorder,
+            sampling,
+            node: identity.node.as_str().into(),
+        };
         Ok(Self {
             reporting,
             registry: registry.clone(),
@@ -90,5 +108,7 @@ impl Reports {
 fn fastrand_salt() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     // The standard library's hasher is seeded at random.
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
 }

@@ -14,7 +14,8 @@ use telemetry::metrics::{Registration, Registry, Scope};
 use tokio::runtime::Handle;
 
 use crate::config::settings::{
-    Config, InterpreterSettings, K8sApi, NamerSettings, NamerSource, TransformerKind, TransformerSettings,
+    Config, InterpreterSettings, K8sApi, NamerSettings, NamerSource, TransformerKind,
+    TransformerSettings,
 };
 
 /// All of them, and the clusters they share.
@@ -28,7 +29,11 @@ pub(super) struct Sources {
 
 impl Sources {
     /// Connects to every Kubernetes API that is named, then makes the namers.
-    pub(super) async fn connect(config: &Config, control: &Handle, registry: &Registry) -> anyhow::Result<Self> {
+    pub(super) async fn connect(
+        config: &Config,
+        control: &Handle,
+        registry: &Registry,
+    ) -> anyhow::Result<Self> {
         let dns = Dns::system(control.clone());
         let mut clusters = HashMap::new();
         let mut registrations = Vec::new();
@@ -36,18 +41,33 @@ impl Sources {
             let target = target(&api);
             let what = target.to_string();
             let namespaces = namespaces(config);
-            let cluster = Cluster::connect(ClusterConfig { target, namespaces, ..ClusterConfig::default() }, control)
-                .await
-                .with_context(|| format!("the Kubernetes API at {what} cannot be set up"))?;
-            registrations.push(registry.register(Scope::new(["k8s", &what]), Arc::new(cluster.clone())));
+            let cluster = Cluster::connect(
+                ClusterConfig {
+                    target,
+                    namespaces,
+                    ..ClusterConfig::default()
+                },
+                control,
+            )
+            .await
+            .with_context(|| format!("the Kubernetes API at {what} cannot be set up"))?;
+            registrations
+                .push(registry.register(Scope::new(["k8s", &what]), Arc::new(cluster.clone())));
             clusters.insert(api, cluster);
         }
         let system: Arc<dyn Namer> = Arc::new(SystemNamer::new(dns.clone()));
-        let mut sources = Self { clusters, namers: Vec::new(), system, _registrations: registrations };
+        let mut sources = Self {
+            clusters,
+            namers: Vec::new(),
+            system,
+            _registrations: registrations,
+        };
         // The last one listed is asked first.
         for namer in config.namers.iter().rev() {
             let transformers = sources.transformers(&namer.transformers)?;
-            sources.namers.push((sources.namer(namer, &dns)?, transformers));
+            sources
+                .namers
+                .push((sources.namer(namer, &dns)?, transformers));
         }
         Ok(sources)
     }
@@ -55,12 +75,19 @@ impl Sources {
     fn namer(&self, settings: &NamerSettings, dns: &Dns) -> anyhow::Result<Arc<dyn Namer>> {
         let prefix = settings.prefix.clone();
         Ok(match &settings.source {
-            NamerSource::Fs { root } => Arc::new(
-                FsNamer::new(prefix, root, dns.clone())
-                    .with_context(|| format!("the namer at {} cannot be set up", settings.prefix))?,
-            ),
-            NamerSource::Rewrite { pattern, name } => Arc::new(RewriteNamer::new(prefix, pattern.clone(), &**name)),
-            NamerSource::K8s { api, namespace, label_selector } => {
+            NamerSource::Fs { root } => {
+                Arc::new(FsNamer::new(prefix, root, dns.clone()).with_context(|| {
+                    format!("the namer at {} cannot be set up", settings.prefix)
+                })?)
+            }
+            NamerSource::Rewrite { pattern, name } => {
+                Arc::new(RewriteNamer::new(prefix, pattern.clone(), &**name))
+            }
+            NamerSource::K8s {
+                api,
+                namespace,
+                label_selector,
+            } => {
                 let config = match namespace {
                     None => k8s::NamerConfig::everywhere(),
                     Some(namespace) => k8s::NamerConfig::namespace(&**namespace),
@@ -75,17 +102,28 @@ impl Sources {
     }
 
     fn cluster(&self, api: &K8sApi) -> &Cluster {
-        self.clusters.get(api).expect("every API that the configuration names was connected to")
+        self.clusters
+            .get(api)
+            .expect("every API that the configuration names was connected to")
     }
 
-    fn transformers(&self, settings: &[TransformerSettings]) -> anyhow::Result<Vec<Arc<dyn Transformer>>> {
+    fn transformers(
+        &self,
+        settings: &[TransformerSettings],
+    ) -> anyhow::Result<Vec<Arc<dyn Transformer>>> {
         settings.iter().map(|one| self.transformer(one)).collect()
     }
 
     fn transformer(&self, settings: &TransformerSettings) -> anyhow::Result<Arc<dyn Transformer>> {
         let prefix = settings.prefix.clone();
         Ok(match &settings.kind {
-            TransformerKind::DaemonSet { api, namespace, service, port, host_network } => {
+            TransformerKind::DaemonSet {
+                api,
+                namespace,
+                service,
+                port,
+                host_network,
+            } => {
                 let config = DaemonSetConfig {
                     namespace: namespace.to_string(),
                     port: port.to_string(),
@@ -95,7 +133,11 @@ impl Sources {
                 let namer = self.cluster(api).namer(k8s::NamerConfig::everywhere());
                 Arc::new(transform::DaemonSet::at(prefix, &config, namer))
             }
-            TransformerKind::LocalNode { pod_ip, node_name, host_network } => {
+            TransformerKind::LocalNode {
+                pod_ip,
+                node_name,
+                host_network,
+            } => {
                 let node = transform::localnode::OwnNode {
                     pod_ip: pod_ip.filter(|_| !host_network),
                     name: Var::new(node_name.clone()),
@@ -104,12 +146,17 @@ impl Sources {
             }
             TransformerKind::Port(port) => Arc::new(transform::Port::at(prefix, *port)),
             TransformerKind::Localhost => {
-                let own = transform::local_addresses().context("this machine's addresses cannot be listed")?;
+                let own = transform::local_addresses()
+                    .context("this machine's addresses cannot be listed")?;
                 Arc::new(transform::Localhost::at(prefix, own))
             }
-            TransformerKind::SpecificHost(host) => Arc::new(transform::SpecificHost::at(prefix, *host)),
+            TransformerKind::SpecificHost(host) => {
+                Arc::new(transform::SpecificHost::at(prefix, *host))
+            }
             TransformerKind::Const(path) => Arc::new(transform::Const::at(prefix, path.clone())),
-            TransformerKind::Replace(path) => Arc::new(transform::Replace::at(prefix, path.clone())),
+            TransformerKind::Replace(path) => {
+                Arc::new(transform::Replace::at(prefix, path.clone()))
+            }
         })
     }
 
@@ -119,14 +166,18 @@ impl Sources {
         settings: &InterpreterSettings,
         control: &Handle,
     ) -> anyhow::Result<Arc<dyn Interpreter>> {
-        let mounted = self.namers.iter().map(|(namer, transformers)| Mounted::new(namer.clone(), transformers.clone()));
+        let mounted = self
+            .namers
+            .iter()
+            .map(|(namer, transformers)| Mounted::new(namer.clone(), transformers.clone()));
         let transformers = self.transformers(&settings.transformers)?;
         let default = DefaultInterpreter::new(mounted.collect(), self.system.clone(), transformers);
         Ok(match &settings.dtab_file {
             None => Arc::new(default),
             Some(file) => Arc::new(
-                naming::FsInterpreter::new(file, default, control)
-                    .with_context(|| format!("the dtab file {} cannot be followed", file.display()))?,
+                naming::FsInterpreter::new(file, default, control).with_context(|| {
+                    format!("the dtab file {} cannot be followed", file.display())
+                })?,
             ),
         })
     }
@@ -150,8 +201,12 @@ impl Sources {
                 loop {
                     match (cluster.ready(), cluster.trouble().join("; ")) {
                         (true, trouble) if trouble.is_empty() => condition.met("watching"),
-                        (true, trouble) => condition.met(format!("serving what is known; {trouble}")),
-                        (false, trouble) if trouble.is_empty() => condition.unmet("no whole list of endpoints yet"),
+                        (true, trouble) => {
+                            condition.met(format!("serving what is known; {trouble}"))
+                        }
+                        (false, trouble) if trouble.is_empty() => {
+                            condition.unmet("no whole list of endpoints yet")
+                        }
                         (false, trouble) => condition.unmet(trouble),
                     }
                     tokio::time::sleep(std::time::Duration::from_millis(250)).await;
@@ -188,7 +243,10 @@ fn apis(config: &Config) -> Vec<K8sApi> {
 
 fn target(api: &K8sApi) -> ApiTarget {
     match api {
-        K8sApi::Proxy { host, port } => ApiTarget::Plain { host: host.to_string(), port: *port },
+        K8sApi::Proxy { host, port } => ApiTarget::Plain {
+            host: host.to_string(),
+            port: *port,
+        },
         K8sApi::InCluster => ApiTarget::Ambient,
     }
 }
@@ -203,15 +261,26 @@ fn namespaces(config: &Config) -> BTreeSet<String> {
             }
         }
     };
-    config.namers.iter().for_each(|namer| note(&namer.transformers));
-    config.routers.iter().for_each(|router| note(&router.interpreter.transformers));
+    config
+        .namers
+        .iter()
+        .for_each(|namer| note(&namer.transformers));
+    config
+        .routers
+        .iter()
+        .for_each(|router| note(&router.interpreter.transformers));
     for namer in &config.namers {
-        let NamerSource::K8s { namespace, .. } = &namer.source else { continue };
+        let NamerSource::K8s { namespace, .. } = &namer.source else {
+            continue;
+        };
         match namespace {
             Some(namespace) => _ = found.insert(namespace.to_string()),
             None => {
                 let at = Path::utf8(["#"]).concat(&namer.prefix);
-                config.routers.iter().for_each(|router| in_dtab(&router.dtab, &at, &mut found));
+                config
+                    .routers
+                    .iter()
+                    .for_each(|router| in_dtab(&router.dtab, &at, &mut found));
             }
         }
     }
@@ -224,14 +293,19 @@ fn in_dtab(dtab: &Dtab, at: &Path, found: &mut BTreeSet<String>) {
         match tree {
             NameTree::Leaf(path) => each(path),
             NameTree::Alt(trees) => trees.iter().for_each(|tree| leaves(tree, each)),
-            NameTree::Union(branches) => branches.iter().for_each(|branch| leaves(&branch.tree, each)),
+            NameTree::Union(branches) => branches
+                .iter()
+                .for_each(|branch| leaves(&branch.tree, each)),
             NameTree::Neg | NameTree::Fail | NameTree::Empty => {}
         }
     }
     for dentry in dtab.entries() {
         leaves(&dentry.dst, &mut |path| {
             if path.starts_with(at)
-                && let Some(namespace) = path.segments().get(at.len()).and_then(|segment| segment.as_str())
+                && let Some(namespace) = path
+                    .segments()
+                    .get(at.len())
+                    .and_then(|segment| segment.as_str())
             {
                 found.insert(namespace.to_owned());
             }
