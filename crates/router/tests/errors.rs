@@ -161,7 +161,7 @@ fn chunked_and_long_bodies_are_never_repeated() {
         format!("Content-Length: 6000\r\n\r\n{}", "x".repeat(6000)),
     ] {
         let rig = Rig::with(service(|part| {
-            part.classifier = Some(Classifier::RetryableAll5xx)
+            part.classifier = Some(Classifier::RetryableAll5xx);
         }));
         let backend = rig.backend("web", |conn, _| {
             conn.request();
@@ -200,7 +200,7 @@ fn retries_end_with_the_budget_and_the_last_response_is_passed_on() {
 fn timeouts_answer_503_and_name_what_was_exceeded() {
     let silent = |conn: &mut common::Conn, _: usize| while conn.fill() {};
     let rig = Rig::with(client(|part| {
-        part.attempt_timeout = Some(Duration::from_millis(100))
+        part.attempt_timeout = Some(Duration::from_millis(100));
     }));
     rig.backend("web", silent);
     let answer = rig.ask("GET / HTTP/1.1\r\nHost: web\r\n\r\n");

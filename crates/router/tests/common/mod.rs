@@ -54,7 +54,7 @@ impl Interpreter for Table {
         let name = path
             .segments()
             .get(1)
-            .map(|segment| segment.to_string())
+            .map(ToString::to_string)
             .unwrap_or_default();
         Activity::Ok(match self.0.lock().unwrap().get(&name) {
             None => NameTree::Neg,

@@ -95,7 +95,7 @@ impl Checkup {
         let admin = self.client.admin.clone();
         match self.client.get("/admin/ping").await {
             Ok((200, body)) if body.trim_ascii() == b"pong" => {
-                _ = self.note("router", Sign::Ok, format!("answers at {admin}"))
+                _ = self.note("router", Sign::Ok, format!("answers at {admin}"));
             }
             Ok((status, _)) => {
                 self.note(
@@ -211,7 +211,7 @@ impl Checkup {
                             "router",
                             Sign::Ok,
                             format!("router {label} accepts connections at {addr}"),
-                        )
+                        );
                     }
                     Err(error) => {
                         _ = self.note(
@@ -220,7 +220,7 @@ impl Checkup {
                             format!(
                                 "router {label} does not accept connections at {target}: {error}"
                             ),
-                        )
+                        );
                     }
                 }
             }

@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args, environment: Environment) -> anyhow::Result<Exit>
         Output::Json => {
             _ = say_json(
                 &json!({ "schema": "rutter/delegate/v1", "path": path.to_string(), "bound": good, "tree": tree }),
-            )?
+            )?;
         }
         Output::Table => _ = say(&tree::draw(&tree, style))?,
     }

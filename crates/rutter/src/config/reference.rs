@@ -80,10 +80,10 @@ impl Done {
                             } else {
                                 ""
                             }
-                        )
+                        );
                     }
                     Support::No(why) => {
-                        _ = writeln!(out, "| `{}` | not supported: {} |", kind.id, cell(why))
+                        _ = writeln!(out, "| `{}` | not supported: {} |", kind.id, cell(why));
                     }
                 }
             }

@@ -112,7 +112,7 @@ impl Shown {
         match key.ty {
             Ty::Section(_) if key.default.is_empty() => self.nested(key, None, depth, true),
             Ty::Kinds(kinds) if key.default.is_empty() && kinds.default.is_some() => {
-                self.nested(key, None, depth, true)
+                self.nested(key, None, depth, true);
             }
             Ty::Kinds(kinds) | Ty::OneOrMany(&Ty::Kinds(kinds)) => {
                 if let Some((id, _)) = supported(kinds, key.default) {

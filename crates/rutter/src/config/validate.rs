@@ -30,7 +30,7 @@ impl Validator<'_> {
             Ty::OneOrMany(item) => match &node.value {
                 Value::List(items) if items.is_empty() => {
                     self.problems
-                        .error(at, node.place, format!("empty {} list", last(at)), None)
+                        .error(at, node.place, format!("empty {} list", last(at)), None);
                 }
                 Value::List(items) => self.items(items, *item, at),
                 _ => self.check(node, *item, at),
@@ -190,10 +190,10 @@ impl Validator<'_> {
         let raw = scalar_text(node);
         match (ty, &node.value, raw.as_deref()) {
             (_, Value::List(_) | Value::Map(_) | Value::Null, _) | (_, _, None) => {
-                self.wrong(node, at, &wanted(ty))
+                self.wrong(node, at, &wanted(ty));
             }
             (Ty::Bool, _, Some(text)) => {
-                self.verify(matches!(text, "true" | "false"), node, at, ty)
+                self.verify(matches!(text, "true" | "false"), node, at, ty);
             }
             (Ty::Port, Value::Int(n), _) => {
                 if !(0..=65_535).contains(n) {
@@ -253,13 +253,13 @@ impl Validator<'_> {
                 ty,
             ),
             (Ty::RollPolicy, _, Some(text)) => {
-                self.verify(roll_policy(text).is_some(), node, at, ty)
+                self.verify(roll_policy(text).is_some(), node, at, ty);
             }
             (Ty::Path, _, Some(text)) => {
-                self.language(node, at, "path", dtab::Path::read(text).err(), text)
+                self.language(node, at, "path", dtab::Path::read(text).err(), text);
             }
             (Ty::Dtab, _, Some(text)) => {
-                self.language(node, at, "dtab", dtab::Dtab::read(text).err(), text)
+                self.language(node, at, "dtab", dtab::Dtab::read(text).err(), text);
             }
             (Ty::Pattern, _, Some(text)) => {
                 let help = || Some("a prefix such as `/svc/{name}/*`; `/` matches all".to_owned());
@@ -293,7 +293,7 @@ impl Validator<'_> {
             ),
             (Ty::Text | Ty::File, _, Some(_)) => {}
             (Ty::Port | Ty::Section(_) | Ty::Kinds(_) | Ty::List(_) | Ty::OneOrMany(_), _, _) => {
-                self.wrong(node, at, &wanted(ty))
+                self.wrong(node, at, &wanted(ty));
             }
         }
     }

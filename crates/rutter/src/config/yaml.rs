@@ -186,9 +186,9 @@ impl Node {
         let Some(raw) = source.get(start..) else {
             return self.place;
         };
-        let mut seen = 0;
         let mut after = start;
-        for (i, c) in raw.char_indices().filter(|(_, c)| !c.is_whitespace()) {
+        let words = raw.char_indices().filter(|(_, c)| !c.is_whitespace());
+        for (seen, (i, c)) in words.enumerate() {
             if seen == wanted {
                 // What is asked for is white space or the end of the text: the error belongs behind the last word.
                 let here = text[at..]
@@ -197,7 +197,6 @@ impl Node {
                     .is_some_and(|next| !next.is_whitespace());
                 return Place::of(source, if here { start + i } else { after }, 1);
             }
-            seen += 1;
             after = start + i + c.len_utf8();
         }
         Place::of(source, after, 1)

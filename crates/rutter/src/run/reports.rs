@@ -49,7 +49,7 @@ impl Reports {
         for telemeter in &config.telemetry {
             match telemeter {
                 TelemeterSettings::Prometheus { path, prefix } => {
-                    prometheus.push((path.clone(), prefix.clone()))
+                    prometheus.push((path.clone(), prefix.clone()));
                 }
                 TelemeterSettings::Zipkin {
                     host,

@@ -18,11 +18,14 @@ use crate::config::settings::{
     TransformerSettings,
 };
 
+/// A namer, and the transformers of its answers.
+type Configured = (Arc<dyn Namer>, Vec<Arc<dyn Transformer>>);
+
 /// All of them, and the clusters they share.
 pub(super) struct Sources {
     clusters: HashMap<K8sApi, Cluster>,
     /// In the order in which they are asked.
-    namers: Vec<(Arc<dyn Namer>, Vec<Arc<dyn Transformer>>)>,
+    namers: Vec<Configured>,
     system: Arc<dyn Namer>,
     _registrations: Vec<Registration>,
 }
@@ -194,7 +197,7 @@ impl Sources {
 
     /// A node gets traffic once every API has answered one whole list.
     pub(super) fn report_readiness(&self, readiness: &Readiness, control: &Handle) {
-        for cluster in self.clusters.values().cloned() {
+        for cluster in self.clusters() {
             let name = format!("kubernetes {}", cluster.target());
             let condition = readiness.condition(name, "no whole list of endpoints yet");
             control.spawn(async move {
@@ -202,10 +205,10 @@ impl Sources {
                     match (cluster.ready(), cluster.trouble().join("; ")) {
                         (true, trouble) if trouble.is_empty() => condition.met("watching"),
                         (true, trouble) => {
-                            condition.met(format!("serving what is known; {trouble}"))
+                            condition.met(format!("serving what is known; {trouble}"));
                         }
                         (false, trouble) if trouble.is_empty() => {
-                            condition.unmet("no whole list of endpoints yet")
+                            condition.unmet("no whole list of endpoints yet");
                         }
                         (false, trouble) => condition.unmet(trouble),
                     }

@@ -217,10 +217,10 @@ impl Wanted {
         for part in parts(asked.field_selector.as_ref()) {
             match part.split_once('=') {
                 Some(("metadata.name", name)) => {
-                    wanted.name = Some(name.trim_start_matches('=').to_owned())
+                    wanted.name = Some(name.trim_start_matches('=').to_owned());
                 }
                 Some(("metadata.namespace", ns)) => {
-                    wanted.namespace = Some(ns.trim_start_matches('=').to_owned())
+                    wanted.namespace = Some(ns.trim_start_matches('=').to_owned());
                 }
                 _ => return Err(refuse("fieldSelector")),
             }
