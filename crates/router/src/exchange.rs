@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::client::Upstream;
 use crate::http1::{
     BodyError, BodyScanner, Framing, HeadError, Limits, Method, Parsed, ResponseHead,
+    strip_hop_by_hop,
 };
 use crate::io::{BLOCK, BLOCK_MAX, Buffer, Io};
 use crate::timer::Timer;
@@ -411,6 +412,10 @@ impl<'a> Exchange<'a> {
         interim: bool,
     ) -> Poll<Result<(), AttemptError>> {
         loop {
+            // One interim response at a time: a client that does not read holds the endpoint back.
+            if ready!(self.down.poll_flush(cx)).is_err() {
+                return Poll::Ready(Err(AttemptError::ClientGone));
+            }
             if !self.up.buffer.is_empty() {
                 match response.parse(self.up.buffer.bytes(), limits) {
                     Err(error) => return Poll::Ready(Err(AttemptError::BadResponse(error))),
@@ -420,10 +425,8 @@ impl<'a> Exchange<'a> {
                             return Poll::Ready(Ok(()));
                         }
                         if interim {
+                            strip_hop_by_hop(response);
                             response.write(&mut self.down.out);
-                            if let Poll::Ready(Err(_)) = self.down.poll_flush(cx) {
-                                return Poll::Ready(Err(AttemptError::ClientGone));
-                            }
                         }
                         continue;
                     }
