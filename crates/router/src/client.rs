@@ -82,8 +82,6 @@ pub(crate) struct Client {
     pub(crate) shared: Arc<ClientShared>,
     pub(crate) stats: Arc<ClientStats>,
     pub(crate) deposits: Deposits,
-    /// When a request last came, in the worker's coarse seconds.
-    pub(crate) used: Cell<u64>,
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
     picker: RefCell<Picker>,
     worker: usize,
@@ -141,7 +139,6 @@ impl Client {
             shared,
             stats,
             deposits: Deposits::default(),
-            used: Cell::new(0),
             endpoints: RefCell::default(),
             picker: RefCell::new(picker),
             worker,

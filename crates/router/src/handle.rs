@@ -382,7 +382,6 @@ impl<'a> Attempts<'a> {
             )
         });
         let total = all.into_iter().chain(ours).min_by_key(|(at, ..)| *at);
-        client.used.set(local.worker.seconds.get());
         route.service.deposits.add(&route.service.shared.retries);
         client.deposits.add(&client.shared.requeues);
         Self {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use admin::Readiness;
 use anyhow::Context as _;
-use dtab::{Dtab, NameTree, Path};
 use k8s::{ApiTarget, Cluster, ClusterConfig};
 use naming::namers::{Dns, FsNamer, RewriteNamer, SystemNamer};
 use naming::transform::{self, DaemonSetConfig, LocalNode};
@@ -279,39 +278,11 @@ fn namespaces(config: &Config) -> BTreeSet<String> {
         match namespace {
             Some(namespace) => _ = found.insert(namespace.to_string()),
             None => {
-                let at = Path::utf8(["#"]).concat(&namer.prefix);
-                config
-                    .routers
-                    .iter()
-                    .for_each(|router| in_dtab(&router.dtab, &at, &mut found));
+                for router in &config.routers {
+                    found.extend(k8s::namespaces::of(&router.dtab, &namer.prefix));
+                }
             }
         }
     }
     found
-}
-
-/// The segments behind `at` in a dtab's destinations.
-fn in_dtab(dtab: &Dtab, at: &Path, found: &mut BTreeSet<String>) {
-    fn leaves(tree: &NameTree<Path>, each: &mut dyn FnMut(&Path)) {
-        match tree {
-            NameTree::Leaf(path) => each(path),
-            NameTree::Alt(trees) => trees.iter().for_each(|tree| leaves(tree, each)),
-            NameTree::Union(branches) => branches
-                .iter()
-                .for_each(|branch| leaves(&branch.tree, each)),
-            NameTree::Neg | NameTree::Fail | NameTree::Empty => {}
-        }
-    }
-    for dentry in dtab.entries() {
-        leaves(&dentry.dst, &mut |path| {
-            if path.starts_with(at)
-                && let Some(namespace) = path
-                    .segments()
-                    .get(at.len())
-                    .and_then(|segment| segment.as_str())
-            {
-                found.insert(namespace.to_owned());
-            }
-        });
-    }
 }
