@@ -3,8 +3,9 @@
 # Go module k8s.io/kubernetes) and etcd (Debian's etcd-server). The programs go into a cache outside the tree, keyed
 # by version; what is there already is not built again.
 #
-#   build.sh            builds what is missing, prints the directory on the last line
-#   build.sh --where    prints the directory only; status 1 when something is missing
+#   build.sh              builds what is missing, prints the directory on the last line
+#   build.sh --where      prints the directory only; status 1 when something is missing
+#   build.sh PROGRAM...   builds these of Kubernetes' programs instead (kubelet, kube-proxy, kube-scheduler, ...)
 #
 # RUTTER_TEST_CACHE (default ~/.cache/rutter-tests)   K8S_VERSION (default 1.34.4)
 set -euo pipefail
@@ -13,6 +14,7 @@ version=${K8S_VERSION:-1.34.4}
 cache=${RUTTER_TEST_CACHE:-$HOME/.cache/rutter-tests}
 out=$cache/kubernetes-$version
 programs=(kube-apiserver kubectl kube-controller-manager)
+if [ $# -gt 0 ] && [ "$1" != --where ]; then programs=("$@"); fi
 
 say() { printf 'apiserver/build: %s\n' "$*" >&2; }
 

@@ -17,6 +17,7 @@ CACHE = pathlib.Path(os.environ.get("RUTTER_TEST_CACHE") or pathlib.Path.home() 
 ZIPKIN_VERSION = "3.6.1"
 CARGO_FUZZ_VERSION = "0.13.2"
 REQUESTS_VERSION = "2.34.2"
+HELM_VERSION = "3.19.5"
 ENVOY_VERSION = "1.40.0"
 
 #: How often a waiting part says what it waits for.
@@ -140,6 +141,7 @@ PACKAGES = {
     "clients": ("curl",),
     "prometheus": ("prometheus",),
     "browser": ("chromium", "chromium-driver"),
+    "cluster": ("containerd", "runc", "containernetworking-plugins", "iptables", "conntrack", "iproute2", "prometheus"),
     "bench": ("haproxy", "nginx-light"),
     "bench-tools": ("haproxy",),
 }
@@ -239,6 +241,28 @@ def build_apiserver(job):
     job.run("building a real Kubernetes API server, once per version", ["tests/apiserver/build.sh"], nice=10)
 
 
+def build_cluster(job):
+    """What a node runs besides containerd. The API server's programs first: another part may wait for them alone."""
+    job.run("building a real Kubernetes API server, once per version", ["tests/apiserver/build.sh"], nice=10)
+    job.run("building kubelet, kube-proxy and kube-scheduler", ["tests/apiserver/build.sh", "kubelet", "kube-proxy", "kube-scheduler"], nice=10)
+    where = subprocess.run(["tests/apiserver/build.sh", "--where"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {"CLUSTER_PROGRAMS": where.stdout.strip()}
+
+
+def build_helm(job):
+    """Helm, compiled from its Go module."""
+    directory = CACHE / f"helm-{HELM_VERSION}"
+    if not (directory / "helm").exists():
+        # Into a directory of its own first: an interrupted build leaves no half of a program behind.
+        part = CACHE / "helm.part"
+        shutil.rmtree(part, ignore_errors=True)
+        environment = {**os.environ, "GOBIN": str(part), "CGO_ENABLED": "0", "GOFLAGS": "-trimpath -buildvcs=false", "GOTOOLCHAIN": "local"}
+        job.run(f"building helm {HELM_VERSION}", ["go", "install", "-ldflags=-s -w", f"helm.sh/helm/v3/cmd/helm@v{HELM_VERSION}"], nice=10, env=environment)
+        directory.mkdir(parents=True, exist_ok=True)
+        os.replace(part / "helm", directory / "helm")
+    return {"HELM": str(directory / "helm")}
+
+
 MAKERS = {
     "rutter": build_program,
     "clients": make_python,
@@ -247,6 +271,8 @@ MAKERS = {
     "bench": build_dist,
     "envoy": make_envoy,
     "apiserver": build_apiserver,
+    "cluster": build_cluster,
+    "helm": build_helm,
     "fuzz": install_cargo_fuzz,
 }
 
