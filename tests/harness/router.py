@@ -93,7 +93,7 @@ class Process:
 class Router(Process):
     """`rutter run` with one `http` router, names in files; use as a context manager."""
 
-    def __init__(self, router="", config=None, names=None, env=None, **kwargs):
+    def __init__(self, router="", config=None, names=None, env=None, listen="127.0.0.1", dtab=None, **kwargs):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="rutter-e2e-"))
         self.port, self.admin = free_port(), free_port()
         (self.directory / "disco").mkdir()
@@ -101,6 +101,9 @@ class Router(Process):
             self.name(name, *addresses)
         indented = "\n".join("  " + line for line in router.strip("\n").splitlines())
         text = config or CONFIG.format(admin=self.admin, port=self.port, disco=self.directory / "disco", router=indented)
+        text = text.replace(f"ip: 127.0.0.1, port: {self.port}", f"ip: {listen}, port: {self.port}")
+        if dtab is not None:
+            text = text.replace("/svc => /#/io.l5d.fs;", dtab.replace("{port}", str(self.port)))
         self.config = self.directory / "config.yaml"
         self.config.write_text(text)
         super().__init__(["run", self.config], self.directory, env=env, **kwargs)
@@ -124,7 +127,7 @@ class Router(Process):
         def answers():
             if self.child.poll() is not None:
                 raise AssertionError(f"ended with {self.child.returncode} at start:\n{self.output()[-2000:]}")
-            return self.get_admin("/admin/ping").get("status") == 200 and listens(self.port)
+            return self.get_admin("/admin/ping").get("status") == 200 and (listens(self.port) or listens(self.port, "::1"))
         until(answers, "the router is up")
 
     def get_admin(self, path):
@@ -208,10 +211,11 @@ class Server:
     connection is kept in `errors`, for the test to look at.
     """
 
-    def __init__(self, script):
+    def __init__(self, script, host="127.0.0.1"):
         self.script, self.errors, self.connections = script, [], 0
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.address = self.socket.getsockname()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.socket = socket.create_server((host, 0), family=family, backlog=256)
+        self.address = self.socket.getsockname()[:2]
         threading.Thread(target=self.accept, daemon=True).start()
 
     def __enter__(self):
