@@ -1,0 +1,3 @@
+module rutter.test/apps
+
+go 1.22
