@@ -17,6 +17,7 @@ CACHE = pathlib.Path(os.environ.get("RUTTER_TEST_CACHE") or pathlib.Path.home() 
 ZIPKIN_VERSION = "3.6.1"
 CARGO_FUZZ_VERSION = "0.13.2"
 REQUESTS_VERSION = "2.34.2"
+PYYAML_VERSION = "6.0.3"
 HELM_VERSION = "3.19.5"
 ENVOY_VERSION = "1.40.0"
 
@@ -142,6 +143,7 @@ PACKAGES = {
     "prometheus": ("prometheus",),
     "browser": ("chromium", "chromium-driver"),
     "cluster": ("containerd", "runc", "containernetworking-plugins", "iptables", "conntrack", "iproute2", "prometheus"),
+    "chart": ("prometheus", "iproute2", "binutils"),
     "bench": ("haproxy", "nginx-light"),
     "bench-tools": ("haproxy",),
 }
@@ -200,6 +202,13 @@ def make_python(job):
     """A Python with `requests`, the client of most Python programs."""
     venv = CACHE / f"python-requests-{REQUESTS_VERSION}"
     make_venv(job, venv, "requests", REQUESTS_VERSION)
+    return {"PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+
+def make_yaml_python(job):
+    """A Python that reads what helm renders."""
+    venv = CACHE / f"python-pyyaml-{PYYAML_VERSION}"
+    make_venv(job, venv, "PyYAML", PYYAML_VERSION)
     return {"PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 
 
@@ -269,6 +278,8 @@ MAKERS = {
     "zipkin": fetch_zipkin,
     "bench-tools": build_bench_tools,
     "bench": build_dist,
+    "dist": build_dist,
+    "chart": make_yaml_python,
     "envoy": make_envoy,
     "apiserver": build_apiserver,
     "cluster": build_cluster,
@@ -277,4 +288,4 @@ MAKERS = {
 }
 
 #: These would only wait for the lock that a running cargo holds, or take its cores: made when a part asks for them.
-LATE = {"rutter", "bench"}
+LATE = {"rutter", "bench", "dist"}
