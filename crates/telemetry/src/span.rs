@@ -8,7 +8,9 @@
 //! A full queue drops and counts. Nothing here makes a data thread wait, whatever the collector does.
 
 use std::borrow::Cow;
+use std::future::{Future, pending};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -39,19 +41,41 @@ pub trait Sink: Send + Sync {
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Hands spans to all sinks until every [`Recorder`] is gone. To be spawned once on the control runtime.
-pub async fn deliver(mut spans: mpsc::Receiver<SpanRecord>, sinks: Vec<Box<dyn Sink>>) {
+pub async fn deliver(spans: mpsc::Receiver<SpanRecord>, sinks: Vec<Box<dyn Sink>>) {
+    deliver_until(spans, sinks, pending()).await;
+}
+
+/// The same until `end`, which may come before the last [`Recorder`] goes: what is in the queue then is still handed on,
+/// what comes later is dropped and counted.
+pub async fn deliver_until(
+    mut spans: mpsc::Receiver<SpanRecord>,
+    sinks: Vec<Box<dyn Sink>>,
+    end: impl Future<Output = ()>,
+) {
+    let mut end = pin!(end);
     let offer = |span| {
         let span = Arc::new(span);
         for sink in &sinks {
             sink.offer(&span);
         }
     };
-    while let Some(first) = spans.recv().await {
+    loop {
+        let first = tokio::select! {
+            first = spans.recv() => first,
+            () = &mut end, if !spans.is_closed() => {
+                spans.close();
+                continue;
+            }
+        };
+        let Some(first) = first else { return };
         offer(first);
         // To wake a waiting task costs the data thread a system call. So nobody waits while spans come in.
         let mut busy = true;
         while busy && !spans.is_closed() {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = &mut end => spans.close(),
+            }
             busy = false;
             while let Ok(span) = spans.try_recv() {
                 offer(span);

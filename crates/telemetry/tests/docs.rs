@@ -29,6 +29,19 @@ fn the_page_of_errors_is_that_of_the_catalogue() {
     let mut page = String::from(include_str!("docs/errors.md"));
     let table = |page: &mut String, title: &str, entries: Vec<&'static Entry>| {
         writeln!(page, "\n## {title}").unwrap();
+        if entries.iter().all(|entry| entry.statuses.is_empty()) {
+            page.push_str("\n| code | what |\n| --- | --- |\n");
+            for entry in &entries {
+                writeln!(
+                    page,
+                    "| [{}](#{}) | {} |",
+                    entry.code,
+                    anchor(entry),
+                    entry.title
+                )
+                .unwrap();
+            }
+        }
         for entry in entries {
             write_entry(page, entry);
         }
@@ -58,7 +71,7 @@ fn the_page_of_errors_is_that_of_the_catalogue() {
     );
     table(
         &mut page,
-        "Findings of the dtab lint",
+        "Findings of `rutter config check` in a dtab",
         Lint::ALL.iter().map(|c| c.entry()).collect(),
     );
     keep("errors.md", &page);
@@ -116,7 +129,7 @@ fn kind(kind: Kind) -> &'static str {
 
 fn families(pick: impl Fn(&Family) -> bool) -> String {
     let mut table = String::from(
-        "| name | kind | labels | what | Linkerd 1's |\n| --- | --- | --- | --- | --- |\n",
+        "| name | kind | labels | what | from | Linkerd 1's |\n| --- | --- | --- | --- | --- | --- |\n",
     );
     for family in FAMILIES.iter().filter(|f| pick(f)) {
         let from: Vec<_> = family
@@ -127,8 +140,9 @@ fn families(pick: impl Fn(&Family) -> bool) -> String {
         let Family { name, help, .. } = family;
         writeln!(
             table,
-            "| `{name}` | {} | {labels} | {help} | {} |",
+            "| `{name}` | {} | {labels} | {help} | {} | {} |",
             kind(family.kind),
+            family.since.words(),
             from.join(", ")
         )
         .unwrap();

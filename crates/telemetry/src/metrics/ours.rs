@@ -14,7 +14,7 @@ use crate::cells::Histo;
 mod families;
 
 use families::DERIVED;
-pub use families::{FAMILIES, Family, Kind};
+pub use families::{FAMILIES, Family, Kind, Since};
 
 /// The upper limits of the buckets of request durations, in µs; few, because every service has them all.
 const BUCKETS_US: [u64; 12] = [

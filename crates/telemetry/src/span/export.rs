@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{Counts, Sink, SpanRecord, scribe, zipkin};
 
@@ -59,6 +59,9 @@ const SEND_LIMIT: Duration = Duration::from_secs(3);
 
 /// Waits after failures, doubling from the first to the last; recovery is noticed within the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How often it is looked during such a wait whether this is the end.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A batch that fails so often is dropped: it may be the batch's fault.
 const TRIES: u32 = 5;
@@ -164,11 +167,19 @@ async fn run(
                         }
                         break;
                     }
-                    sleep(wait).await;
+                    pause(wait, &spans).await;
                 }
             }
         }
         batch.clear();
+    }
+}
+
+/// Waits before the next try; not when this is the end, as there is little time left then.
+async fn pause(wait: Duration, spans: &mpsc::Receiver<Arc<SpanRecord>>) {
+    let until = Instant::now() + wait;
+    while Instant::now() < until && !spans.is_closed() {
+        sleep_until(until.min(Instant::now() + LOOK_EVERY)).await;
     }
 }
 

@@ -121,6 +121,27 @@ async fn spans_are_delivered_soon_and_to_the_last() {
     assert_eq!(recent.requests().len(), 190);
 }
 
+#[tokio::test(start_paused = true)]
+async fn at_the_end_the_queue_is_delivered_although_recorders_are_left() {
+    for before in [0, 3] {
+        let (recorder, queue) = Recorder::new(100);
+        let recent = Recent::new(1000);
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let sinks: Vec<Box<dyn Sink>> = vec![Box::new(recent.clone())];
+        let delivery = tokio::spawn(deliver_until(queue, sinks, async move {
+            _ = ended.await;
+        }));
+        (0..before).for_each(|_| recorder.record(request().0));
+        tokio::task::yield_now().await;
+        (0..5).for_each(|_| recorder.record(request().0));
+        end.send(()).unwrap();
+        delivery.await.unwrap();
+        assert_eq!(recent.requests().len(), before + 5);
+        recorder.record(request().0);
+        assert_eq!(recorder.counts().dropped.get(), 1, "what comes later");
+    }
+}
+
 #[test]
 fn recent_requests_join_a_request_with_its_attempts_newest_first() {
     let recent = Recent::new(2);

@@ -24,8 +24,38 @@ pub struct Family {
     pub help: &'static str,
     /// All its labels; those among router, server, service and client come from where the source is registered.
     pub labels: &'static [&'static str],
+    /// From when on it is on the page.
+    pub since: Since,
     /// Whether its values come from the control plane's recorder.
     pub control: bool,
+}
+
+/// From when on a family is on the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// From the start.
+    Start,
+    /// Once a request was routed.
+    Request,
+    /// Once rutter itself has answered with an error.
+    Error,
+    /// From the start, if a namer or transformer asks a Kubernetes API.
+    Kubernetes,
+    /// Once a dtab was changed, by a new configuration or in a file of the interpreter `io.l5d.fs`.
+    DtabChange,
+}
+
+impl Since {
+    /// In words, for the documents.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Request => "first request",
+            Self::Error => "first error",
+            Self::Kubernetes => "start, with a Kubernetes API",
+            Self::DtabChange => "first change of a dtab",
+        }
+    }
 }
 
 const fn family(
@@ -39,7 +69,14 @@ const fn family(
         kind,
         help,
         labels,
+        since: Since::Start,
         control: false,
+    }
+}
+
+impl Family {
+    const fn since(self, since: Since) -> Self {
+        Self { since, ..self }
     }
 }
 
@@ -64,55 +101,64 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         &["router", "service", "client", "class", "code"],
         "Requests that have ended, after all retries. class is the answer's (2xx, error when there was none), code the RT-E code when rutter made the answer itself.",
-    ),
+    )
+    .since(Since::Request),
     family(
         "rutter_request_duration_seconds",
         Histogram,
         &["router", "service", "client", "class"],
         "Time from a request's first byte to the end of its answer, after all retries.",
-    ),
+    )
+    .since(Since::Request),
     family(
         "rutter_successful_requests_total",
         Counter,
         &["router", "service", "client"],
         "Requests whose answer the service's response classifier calls a success.",
-    ),
+    )
+    .since(Since::Request),
     family(
         "rutter_errors_total",
         Counter,
         &["code"],
         "Requests that rutter itself answered with an error, by its code; rutter explain CODE tells what it means.",
-    ),
+    )
+    .since(Since::Error),
     family(
         "rutter_attempts_total",
         Counter,
         &["router", "client", "result"],
         "Attempts to get an answer from an endpoint; result is success or failure as classified.",
-    ),
+    )
+    .since(Since::Request),
     family(
         "rutter_retries_total",
         Counter,
         &["router", "service"],
         "Attempts after the first, made because the classifier called a failure retryable.",
-    ),
+    )
+    .since(Since::Request),
     family(
         "rutter_requeues_total",
         Counter,
         &["router", "client"],
         "Attempts made again because the endpoint surely had not got the request.",
-    ),
+    )
+    .since(Since::Request),
     family(
         "rutter_retry_budget_ratio",
         Gauge,
         &["router", "service"],
         "What is left of the retry budget, from 0 (exhausted) to 1 (full).",
-    ),
+    )
+    .since(Since::Request),
     family(
         "rutter_retry_budget_exhausted_total",
         Counter,
         &["router", "service"],
         "Retries that were not made because the budget was spent.",
-    ),
+    )
+    .since(Since::Request),
     family(
         "rutter_in_flight_requests",
         Gauge,
@@ -129,8 +175,9 @@ pub const FAMILIES: &[Family] = &[
         "rutter_connects_total",
         Counter,
         &["router", "client", "result"],
-        "Attempts to connect to endpoints; result is ok, refused, timeout, tls or error.",
-    ),
+        "Attempts to connect to endpoints; result is ok, refused, timeout or error.",
+    )
+    .since(Since::Request),
     family(
         "rutter_accepted_connections_total",
         Counter,
@@ -154,13 +201,15 @@ pub const FAMILIES: &[Family] = &[
         Gauge,
         &["router", "client", "state"],
         "Endpoints of a destination; state is ready or ejected.",
-    ),
+    )
+    .since(Since::Request),
     family(
         "rutter_endpoint_ejections_total",
         Counter,
         &["router", "client"],
         "Endpoints taken out of rotation by failure accrual.",
-    ),
+    )
+    .since(Since::Request),
     family(
         "rutter_binding_cache_misses_total",
         Counter,
@@ -168,35 +217,59 @@ pub const FAMILIES: &[Family] = &[
         "Names that had to be bound because they were not in the cache.",
     ),
     family(
+        "rutter_delegations_total",
+        Counter,
+        &["result"],
+        "Names followed through a dtab; result is bound, neg, fail, empty, too_deep or error.",
+    ),
+    family(
+        "rutter_dtab_version_info",
+        Gauge,
+        &["router", "namespace", "version"],
+        "The dtab in force; always 1. version is a fingerprint of the dtab: the same text has the same one on every node. namespace is empty for the dtab of the configuration, else the file it is in (io.l5d.fs).",
+    ),
+    family(
+        "rutter_dtab_apply_seconds",
+        Histogram,
+        &["router"],
+        "Time from a dtab's change becoming known to its being in force.",
+    )
+    .since(Since::DtabChange),
+    family(
         "rutter_namer_watch_age_seconds",
         Gauge,
         &["namer", "resource", "namespace"],
         "Time since a namer's source last confirmed what it said.",
-    ),
+    )
+    .since(Since::Kubernetes),
     family(
         "rutter_namer_watch_events_total",
         Counter,
         &["namer", "resource", "namespace"],
         "Changes that a namer's watch was told of.",
-    ),
+    )
+    .since(Since::Kubernetes),
     family(
         "rutter_namer_watch_errors_total",
         Counter,
         &["namer", "resource", "namespace"],
         "Failures of a namer's watch; its last known state stays in use.",
-    ),
+    )
+    .since(Since::Kubernetes),
     family(
         "rutter_namer_watch_lists_total",
         Counter,
         &["namer", "resource", "namespace"],
         "Times that a namer's source was read as a whole, at the start and after a lost watch.",
-    ),
+    )
+    .since(Since::Kubernetes),
     family(
         "rutter_namer_watch_repairs_total",
         Counter,
         &["namer", "resource", "namespace"],
         "Differences that the audit of a watch found and repaired.",
-    ),
+    )
+    .since(Since::Kubernetes),
     family(
         "rutter_spans_total",
         Counter,
@@ -254,34 +327,22 @@ pub const FAMILIES: &[Family] = &[
         "When the process started, in seconds since 1970.",
     ),
     control(
-        "rutter_delegations_total",
-        Counter,
-        &["result"],
-        "Names followed through a dtab; result is bound, neg, fail, empty, too_deep or error.",
-    ),
-    control(
-        "rutter_dtab_version_info",
-        Gauge,
-        &["router", "namespace", "version"],
-        "The dtab version in force; always 1.",
-    ),
-    control(
-        "rutter_dtab_apply_seconds",
-        Histogram,
-        &["router"],
-        "Time from a dtab's change becoming known to its being in force.",
-    ),
-    control(
         "rutter_config_reloads_total",
         Counter,
         &["result"],
-        "Changes of the configuration file; result is ok, or rejected when the old one stays in force.",
+        "Times that the configuration file was read again; result is ok, or rejected when the one before stays in force.",
     ),
     control(
         "rutter_config_last_reload_success_timestamp_seconds",
         Gauge,
         &[],
-        "When a configuration was last taken into force, in seconds since 1970.",
+        "When the configuration file was last found to be in force or taken into force, in seconds since 1970.",
+    ),
+    control(
+        "rutter_config_last_reload_successful",
+        Gauge,
+        &[],
+        "Whether the configuration file as it is now is in force: 1, or 0 when it was rejected.",
     ),
 ];
 

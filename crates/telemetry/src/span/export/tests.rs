@@ -1,5 +1,7 @@
 use std::sync::Mutex;
 
+use tokio::time::sleep;
+
 use super::super::tests::request;
 use super::*;
 
@@ -168,6 +170,22 @@ async fn a_dead_collector_does_not_hold_up_the_end() {
     let start = Instant::now();
     assert_eq!(running.end().await, (0, 250));
     assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_does_not_wait_for_the_next_try_of_a_collector_that_is_back() {
+    let collector = Scripted::new(&[Act::Fail]);
+    let running = Running::start(&collector, 300);
+    running.offer(7);
+    // Waits have grown to seconds by now.
+    sleep(Duration::from_secs(120)).await;
+    running.offer(5);
+    sleep(LINGER * 2).await;
+    *collector.script.lock().unwrap() = vec![Act::Take];
+    let start = Instant::now();
+    let (sent, _) = running.end().await;
+    assert_eq!(sent, 5);
+    assert!(start.elapsed() <= LOOK_EVERY * 2, "{:?}", start.elapsed());
 }
 
 #[test]
