@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dtab::{Dtab, Path};
 use serde_json::Value;
+use telemetry::cells::Histogram;
 
 use crate::bind::{self, BoundTree, Circles, Mounted, Sources};
 use crate::delegation::{self, Delegation, Origin};
@@ -39,6 +40,11 @@ pub trait Interpreter: Send + Sync {
     /// Its state for `/ROUTER/interpreter_state/….json`.
     fn state(&self) -> Value {
         Value::Object(serde_json::Map::new())
+    }
+
+    /// How long changes of its own dtab took to be in force since they became known, in µs; none when it has no dtab.
+    fn applied(&self) -> Option<&Histogram> {
+        None
     }
 }
 

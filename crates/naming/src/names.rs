@@ -11,12 +11,14 @@ use tokio::runtime::Handle;
 use crate::{Delegation, Interpreter, Reads};
 
 mod binding;
+mod delegations;
 mod outcome;
 #[cfg(test)]
 mod tests;
 
 pub use binding::Binding;
 use binding::Question;
+pub use delegations::Delegations;
 pub use outcome::{Cause, Leaf, LeafTarget, Outcome};
 
 /// How often within the idle time unused bindings are looked for.
@@ -31,6 +33,7 @@ pub struct Names {
     limits: NamesLimits,
     control: Handle,
     kept: Mutex<Kept>,
+    delegations: Arc<Delegations>,
     oneshots: AtomicU64,
     evicted: AtomicU64,
 }
@@ -101,6 +104,7 @@ impl Names {
             limits,
             control,
             kept: Mutex::default(),
+            delegations: Arc::default(),
             oneshots: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
         });
@@ -123,6 +127,7 @@ impl Names {
             base: self.base.clone(),
             local: local.clone(),
             path: path.clone(),
+            counts: self.delegations.clone(),
         };
         // Outside the lock: other threads' names need not wait for this one.
         let binding = Binding::start(question, &self.control);
@@ -170,6 +175,11 @@ impl Names {
         entries
             .map(|((path, local), entry)| (path.clone(), local.clone(), entry.binding.current()))
             .collect()
+    }
+
+    /// What came of the names that were followed through the dtab so far.
+    pub fn delegations(&self) -> &Delegations {
+        &self.delegations
     }
 
     /// How many bindings were for one request, as the cache was full of names in use.

@@ -1,15 +1,13 @@
 //! `io.l5d.fs`: a dtab in a file, followed while it changes.
 
 use std::fmt;
-use std::path::{Path as FsPath, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dtab::{Dtab, Path};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use serde_json::{Value, json};
+use telemetry::cells::Histogram;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
@@ -17,16 +15,8 @@ use super::{DefaultInterpreter, Interpreter};
 use crate::bind::Circles;
 use crate::bind::{BindError, BoundTree};
 use crate::delegation::{Delegation, Node, Origin};
+use crate::file::FollowedFile;
 use crate::{Activity, Reads, Var};
-
-/// The file is read again after this time, in case an event was lost.
-const AUDIT: Duration = Duration::from_secs(60);
-/// The same where its folder can't be watched.
-const POLL: Duration = Duration::from_secs(2);
-/// A file is read when nothing happened to it for so long: editors write in several steps.
-const QUIET: Duration = Duration::from_millis(20);
-/// An emptied file is believed after this time: most are just being written.
-const EMPTY: Duration = Duration::from_millis(250);
 
 /// Binds under the dtab of a file, on which the router's and the request's are put: they win over it.
 ///
@@ -36,6 +26,7 @@ pub struct FsInterpreter {
     inner: DefaultInterpreter,
     path: PathBuf,
     file: Var<FileDtab>,
+    applied: Arc<Histogram>,
     follow: AbortHandle,
 }
 
@@ -87,13 +78,15 @@ impl FsInterpreter {
             reason: error.to_string(),
         })?;
         let file = Var::new(FileDtab::default().apply(Ok(first)));
+        let applied = Arc::new(Histogram::new());
         let follow = control
-            .spawn(follow(path.clone(), file.clone()))
+            .spawn(follow(path.clone(), file.clone(), applied.clone()))
             .abort_handle();
         Ok(Self {
             inner,
             path,
             file,
+            applied,
             follow,
         })
     }
@@ -165,6 +158,10 @@ impl Interpreter for FsInterpreter {
         let dtab = file.dtab.as_ref().map(ToString::to_string);
         json!({"file": self.path, "dtab": dtab, "problem": file.problem})
     }
+
+    fn applied(&self) -> Option<&Histogram> {
+        Some(&self.applied)
+    }
 }
 
 impl Drop for FsInterpreter {
@@ -181,70 +178,27 @@ impl fmt::Debug for FsInterpreter {
     }
 }
 
-/// Reads the file whenever something happens in its folder.
-async fn follow(path: PathBuf, file: Var<FileDtab>) {
-    let events = Arc::new(Notify::new());
-    let watcher = watch(&path, events.clone());
-    let period = if watcher.is_some() { AUDIT } else { POLL };
+/// Takes in the file whenever it changes.
+async fn follow(path: PathBuf, file: Var<FileDtab>, applied: Arc<Histogram>) {
+    let mut followed = FollowedFile::new(path);
     // The first look is for what happened between the first reading and the watch.
     loop {
-        let text = settled(&path, &events).await;
+        let (text, heard) = followed.read().await;
         let before = file.get();
         let now = before.apply(text);
         if *before != now {
+            let taken = now.problem.is_none();
             match &now.problem {
                 Some(problem) => {
-                    warn!(file = %path.display(), %problem, "dtab file not taken, the last good one stays");
+                    warn!(file = %followed.path().display(), %problem, "dtab file not taken, the last good one stays");
                 }
-                None => info!(file = %path.display(), "dtab file taken"),
+                None => info!(file = %followed.path().display(), "dtab file taken"),
             }
             file.set(now);
+            if taken {
+                applied.record(heard.elapsed().as_micros() as u64);
+            }
         }
-        _ = tokio::time::timeout(period, events.notified()).await;
+        followed.changed().await;
     }
-}
-
-/// The folder is watched, not the file: the watch of a file dies with the file when another takes its place.
-fn watch(path: &FsPath, events: Arc<Notify>) -> Option<RecommendedWatcher> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => FsPath::new("."),
-    };
-    let started = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if !event.is_ok_and(|event| event.kind.is_access() && !closed_after_writing(event.kind)) {
-            events.notify_one();
-        }
-    });
-    let started = started.and_then(|mut watcher| {
-        watcher
-            .watch(folder, RecursiveMode::NonRecursive)
-            .map(|()| watcher)
-    });
-    started.inspect_err(|error| warn!(folder = %folder.display(), %error, "can't watch the folder, looking at it now and then")).ok()
-}
-
-const fn closed_after_writing(kind: notify::EventKind) -> bool {
-    use notify::event::{AccessKind, AccessMode, EventKind};
-    matches!(
-        kind,
-        EventKind::Access(AccessKind::Close(AccessMode::Write))
-    )
-}
-
-/// The file's text, once nobody is writing it.
-async fn settled(path: &FsPath, events: &Notify) -> Result<String, String> {
-    while tokio::time::timeout(QUIET, events.notified()).await.is_ok() {}
-    match read(path).await {
-        Ok(text) if text.trim().is_empty() => {
-            tokio::time::sleep(EMPTY).await;
-            read(path).await
-        }
-        other => other,
-    }
-}
-
-async fn read(path: &FsPath) -> Result<String, String> {
-    tokio::fs::read_to_string(path)
-        .await
-        .map_err(|error| error.to_string())
 }

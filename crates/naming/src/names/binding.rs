@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::delegations::Delegations;
 use super::outcome::{Outcome, snapshot};
 use crate::{Activity, Bound, Interpreter, Reads};
 
@@ -138,6 +139,7 @@ pub(super) struct Question {
     pub(super) base: Dtab,
     pub(super) local: Dtab,
     pub(super) path: Path,
+    pub(super) counts: Arc<Delegations>,
 }
 
 /// What was worked out, and from which values. The tree and its addresses are told apart, so that a changed endpoint
@@ -171,8 +173,10 @@ impl Answer {
                 base,
                 local,
                 path,
+                counts,
             } = question;
             let bound = interpreter.bind_request(base, local, path, &mut reads);
+            counts.count(&bound);
             self.names = reads;
             match bound {
                 Activity::Ok(tree) => self.tree = Some(tree),
