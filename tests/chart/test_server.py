@@ -208,7 +208,7 @@ class Router:
             text = text.replace(mount["mountPath"], str(home))
         file = home / "config.yaml"
         file.write_text(text)
-        fields = {"status.podIP": address, "spec.nodeName": node, "metadata.name": f"router-{node}", "metadata.namespace": template_namespace(objects)}
+        fields = {"status.podIP": address, "status.hostIP": f"172.30.0.1{node[1:]}", "spec.nodeName": node, "metadata.name": f"router-{node}", "metadata.namespace": template_namespace(objects)}
         env = {**os.environ, **chart.environment(container, fields), "KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBECONFIG": str(kubeconfig)}
         self.log = open(directory / f"{node}.log", "wb")
         self.child = subprocess.Popen([os.environ["RUTTER"], *container["args"][:-1], file], env=env, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)

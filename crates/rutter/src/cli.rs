@@ -15,6 +15,7 @@ use crate::{demo, near};
 mod admin_client;
 mod check;
 mod config;
+mod curl;
 mod delegate;
 mod explain;
 mod run;
@@ -52,6 +53,7 @@ LOOK
 ASK
   why         why does this URL fail, or go where it goes?
   delegate    what does the dtab do to a path?
+  curl        send a request through a router
   config      check, show or describe the configuration
   explain     what does code RT-… mean?
 RUN
@@ -100,6 +102,11 @@ enum Command {
         after_help = "Examples:\n  rutter delegate /svc/web\n  rutter delegate /svc/web --config config.yaml\n  rutter delegate /svc/web --dtab '/svc => /#/io.l5d.fs'"
     )]
     Delegate(delegate::Args),
+    /// Send a request through a router, as an application with http_proxy would
+    #[command(
+        after_help = "Examples:\n  rutter curl http://web/\n  rutter curl --proxy 10.1.2.3:4140 --dtab '/svc/web => /srv/web-v2' http://web/\n  rutter curl --expect 200 --retry-for 30 http://web/"
+    )]
+    Curl(curl::Args),
     /// Check, show or describe the configuration
     #[command(
         subcommand,
@@ -218,6 +225,7 @@ fn dispatch(command: Command, environment: Environment) -> anyhow::Result<Exit> 
         Command::Check(args) => check::run(&args, environment),
         Command::Why(args) => why::run(&args, &environment),
         Command::Delegate(args) => delegate::run(&args, environment),
+        Command::Curl(args) => curl::run(&args, &environment),
         Command::Config(command) => config::run(&command, environment),
         Command::Explain(args) => explain::run(&args),
         Command::Demo(args) => demo::run(&args, &environment),

@@ -33,6 +33,10 @@ mod top;
 mod validate;
 pub mod yaml;
 
+/// With the value `direct`, no namer and no transformer asks a `kubectl proxy` in the own pod: files of Linkerd 1 name one
+/// (`host: localhost`) that is not needed here.
+const KUBERNETES_API: &str = "RUTTER_KUBERNETES_API";
+
 /// What a configuration needs to know and does not say itself. `main` takes it from the process.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
@@ -76,6 +80,11 @@ impl Environment {
             variables,
             purpose,
         }
+    }
+
+    /// Whether a `kubectl proxy` in the own pod, which a file may name, is not there: the API server is asked instead.
+    fn asks_directly(&self) -> bool {
+        self.variables.get(KUBERNETES_API).map(String::as_str) == Some("direct")
     }
 
     /// The same for another purpose.

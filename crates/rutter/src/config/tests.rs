@@ -426,6 +426,18 @@ fn kubernetes_is_asked_through_a_proxy_when_one_is_named_or_outside_a_pod() {
         api("{kind: io.l5d.k8s.ns, host: h}", &pod()),
         (proxy("h", 8001), Some("shop".into()))
     );
+    let mut direct = pod();
+    direct
+        .variables
+        .insert(KUBERNETES_API.to_owned(), "direct".to_owned());
+    assert_eq!(
+        api("{kind: io.l5d.k8s, host: localhost, port: 8001}", &direct),
+        (settings::K8sApi::InCluster, None)
+    );
+    assert_eq!(
+        api("{kind: io.l5d.k8s, host: api.elsewhere, port: 8001}", &direct),
+        (proxy("api.elsewhere", 8001), None)
+    );
 }
 
 #[test]
