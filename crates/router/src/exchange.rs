@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::client::Upstream;
 use crate::http1::{
-    BodyError, BodyScanner, Framing, HeadError, Limits, Method, Parsed, ResponseHead,
-    strip_hop_by_hop,
+    BodyError, BodyScanner, Framing, HeadError, LAST_CHUNK, Limits, Method, Parsed, ResponseHead,
+    strip_hop_by_hop, write_chunk,
 };
 use crate::io::{BLOCK, BLOCK_MAX, Buffer, Io};
 use crate::timer::Timer;
@@ -130,6 +130,13 @@ impl RequestBody {
         !self.taken
     }
 
+    /// Whether so much of it is still to come, or an unknown amount, that nobody would read it away ([`drain`]).
+    pub(crate) fn is_far_from_complete(&self) -> bool {
+        self.scanner
+            .remaining()
+            .is_none_or(|left| left > DRAIN_BYTES as u64)
+    }
+
     /// Whether it has come to its end.
     pub(crate) fn is_complete(&self) -> bool {
         self.scanner.is_done()
@@ -226,6 +233,30 @@ impl Downstream {
     }
 }
 
+/// What is done to the framing of a response's body on its way to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reframe {
+    /// The bytes pass as they came.
+    Same,
+    /// The client does not know chunks: they are taken off, and the connection's end is the body's.
+    Unchunk,
+    /// The body ends with the endpoint's connection: in chunks, the client can tell its end from a broken connection,
+    /// and keeps its own.
+    Chunk,
+}
+
+impl Reframe {
+    /// What a response framed in this way needs for a client of HTTP/1.0, or 1.1.
+    pub(crate) fn of(framing: Framing, client_http10: bool, method: Method) -> Self {
+        match framing {
+            _ if method == Method::Head => Self::Same,
+            Framing::Chunked if client_http10 => Self::Unchunk,
+            Framing::UntilClose if !client_http10 => Self::Chunk,
+            _ => Self::Same,
+        }
+    }
+}
+
 /// What sending can end with, besides success.
 enum SendError {
     Upstream(io::Error),
@@ -242,6 +273,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) head: &'a [u8],
     head_sent: usize,
     all_sent: bool,
+    /// A byte came from the endpoint.
+    heard: bool,
     write_error: Option<io::Error>,
     /// Something moved since the timer was armed.
     moved: bool,
@@ -262,6 +295,7 @@ impl<'a> Exchange<'a> {
             head,
             head_sent: 0,
             all_sent: false,
+            heard: false,
             write_error: None,
             moved: false,
         }
@@ -281,6 +315,7 @@ impl<'a> Exchange<'a> {
             head: &[],
             head_sent: 0,
             all_sent,
+            heard: true,
             write_error: None,
             moved: false,
         }
@@ -291,8 +326,18 @@ impl<'a> Exchange<'a> {
         self.all_sent
     }
 
+    /// Whether anything came from the endpoint.
+    pub(crate) fn heard(&self) -> bool {
+        self.heard
+    }
+
     /// Sends until the request is whole; pending while a socket is not ready.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        if self.head_sent == 0 && !self.body.is_complete() && self.down.buffer.is_full() {
+            // The body's end is most likely here, too: one write instead of two. How this read ends, the next one says.
+            self.down.buffer.widen(BLOCK_MAX);
+            _ = self.down.poll_fill(cx, BLOCK_MAX);
+        }
         loop {
             self.body
                 .scan(&self.down.buffer)
@@ -436,7 +481,7 @@ impl<'a> Exchange<'a> {
             // `parse` refuses a head over its limit before the buffer is full.
             self.up.buffer.make_room(BLOCK_MAX.max(limits.head + BLOCK));
             match ready!(self.up.io.poll_read(cx, &mut self.up.buffer)) {
-                Ok(n) if n > 0 => {}
+                Ok(n) if n > 0 => self.heard = true,
                 ended => {
                     let unsent = self.head_sent < self.head.len();
                     let error = self.write_error.take().or(ended.err());
@@ -446,9 +491,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Passes the response on: `down.out` holds its head. `unchunk`: the client does not know chunks, so its framing is
-    /// taken off and the connection's end is the body's.
-    pub(crate) async fn forward(&mut self, framing: Framing, unchunk: bool) -> Forwarded {
+    /// Passes the response on: `down.out` holds its head.
+    pub(crate) async fn forward(&mut self, framing: Framing, reframe: Reframe) -> Forwarded {
         let mut scanner = BodyScanner::new(framing);
         let mut scanned = 0;
         self.down.timer.arm_in(STALL * 2);
@@ -458,7 +502,7 @@ impl<'a> Exchange<'a> {
         let owes = matches!(framing, Framing::Length(_));
         let mut blocked = false;
         let end = poll_fn(|cx| {
-            match self.poll_down(cx, &mut scanner, &mut scanned, unchunk, &mut blocked) {
+            match self.poll_down(cx, &mut scanner, &mut scanned, reframe, &mut blocked) {
                 Poll::Ready(end) => return Poll::Ready(end),
                 Poll::Pending => {}
             }
@@ -489,11 +533,12 @@ impl<'a> Exchange<'a> {
         cx: &mut Context<'_>,
         scanner: &mut BodyScanner,
         scanned: &mut usize,
-        unchunk: bool,
+        reframe: Reframe,
         blocked: &mut bool,
     ) -> Poll<Forwarded> {
+        let mut filled = self.up.buffer.is_full();
         loop {
-            if let Err(error) = self.scan_down(scanner, scanned, unchunk) {
+            if let Err(error) = self.scan_down(scanner, scanned, reframe) {
                 return Poll::Ready(Forwarded::UpstreamBroke(error.to_string()));
             }
             let head = &self.down.out[self.down.written..];
@@ -520,25 +565,25 @@ impl<'a> Exchange<'a> {
             if scanner.is_done() {
                 return Poll::Ready(Forwarded::Whole);
             }
+            if filled && self.up.buffer.is_empty() {
+                // A stream that fills its block gets a larger one.
+                self.up.buffer.widen(BLOCK_MAX);
+            }
             self.up.buffer.make_room(BLOCK_MAX);
             match ready!(self.up.io.poll_read(cx, &mut self.up.buffer)) {
                 Ok(0) => match scanner.eof() {
+                    Ok(()) if reframe == Reframe::Chunk => {
+                        self.down.out.extend_from_slice(LAST_CHUNK);
+                    }
                     Ok(()) => return Poll::Ready(Forwarded::Whole),
                     Err(error) => return Poll::Ready(Forwarded::UpstreamBroke(error.to_string())),
                 },
                 Ok(_) => {
                     self.moved = true;
-                    self.grow();
+                    filled = self.up.buffer.is_full();
                 }
                 Err(error) => return Poll::Ready(Forwarded::UpstreamBroke(error.to_string())),
             }
-        }
-    }
-
-    /// A stream that fills its block gets a larger one.
-    fn grow(&mut self) {
-        if self.up.buffer.len() == BLOCK {
-            self.up.buffer.make_room(BLOCK_MAX);
         }
     }
 
@@ -546,23 +591,22 @@ impl<'a> Exchange<'a> {
         &mut self,
         scanner: &mut BodyScanner,
         scanned: &mut usize,
-        unchunk: bool,
+        reframe: Reframe,
     ) -> Result<(), BodyError> {
         while !scanner.is_done() && *scanned < self.up.buffer.len() {
             let rest = &self.up.buffer.bytes()[*scanned..];
-            if unchunk {
-                let out = &mut self.down.out;
-                let part = scanner.data(rest, |data| out.extend_from_slice(data))?;
-                self.up.buffer.consume(part.consumed);
-                if part.consumed == 0 {
-                    break;
-                }
-            } else {
-                let part = scanner.scan(rest)?;
-                *scanned += part.consumed;
-                if part.consumed == 0 {
-                    break;
-                }
+            let out = &mut self.down.out;
+            let part = match reframe {
+                Reframe::Same => scanner.scan(rest)?,
+                Reframe::Unchunk => scanner.data(rest, |data| out.extend_from_slice(data))?,
+                Reframe::Chunk => scanner.data(rest, |data| write_chunk(out, data))?,
+            };
+            match reframe {
+                Reframe::Same => *scanned += part.consumed,
+                _ => self.up.buffer.consume(part.consumed),
+            }
+            if part.consumed == 0 {
+                break;
             }
         }
         Ok(())
@@ -596,9 +640,4 @@ pub(crate) async fn drain(down: &mut Downstream, body: &mut RequestBody) -> bool
     .await;
     down.timer.disarm();
     whole
-}
-
-/// Whether a response to `method` may carry a body that a client of HTTP/1.0 cannot read as it is.
-pub(crate) fn needs_unchunking(framing: Framing, client_http10: bool, method: Method) -> bool {
-    client_http10 && framing == Framing::Chunked && method != Method::Head
 }

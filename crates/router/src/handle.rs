@@ -16,7 +16,7 @@ use crate::client::{Client, ConnectError, Endpoint, Upstream};
 use crate::connection::{Ends, Job};
 use crate::context::{self, Context, Deadline};
 use crate::exchange::{
-    AttemptError, Downstream, Exchange, Forwarded, RequestBody, drain, needs_unchunking,
+    AttemptError, Downstream, Exchange, Forwarded, Reframe, RequestBody, drain,
 };
 use crate::forwarded;
 use crate::http1::{Framing, Method, RequestHead, Version, strip_hop_by_hop, write_response};
@@ -125,6 +125,7 @@ async fn route(
     let branch = branch.map_err(|cause| unbound(local, &route, &context, cause))?;
     match &branch.to {
         To::Nowhere(cause) => Err(unbound(local, &route, &context, cause.clone())),
+        To::Forbidden(endpoint) => Err(forbidden(&route, *endpoint, ends.peer)),
         _ if job.request.is_method(Method::Connect) => Err(RouteError::Connect {
             path: route.service.shared.path.clone(),
         }),
@@ -185,6 +186,17 @@ fn unbound(local: &Local, route: &Route, context: &Context, cause: Cause) -> Rou
     }
 }
 
+fn forbidden(route: &Route, endpoint: SocketAddr, from: SocketAddr) -> RouteError {
+    let path = route.service.shared.path.clone();
+    tracing::debug!(name = %path, %endpoint, %from, code = "RT-E119", "a request named an address that it may not reach");
+    RouteError::Forbidden {
+        path,
+        endpoint,
+        what: "an address of this machine, its network or the control plane: a request may not name it (the configured \
+               dtab may)",
+    }
+}
+
 /// Method, target and sender, as Linkerd 1 shows a request it cannot name.
 fn describe(head: &RequestHead, peer: SocketAddr) -> String {
     let method = String::from_utf8_lossy(head.method());
@@ -220,6 +232,7 @@ fn prepare_head(
         // A part of a valid target is one.
         _ = head.set_target(&target);
     }
+    head.take_latin1_target();
     if let Some(forwarded) = &server.add_forwarded {
         let who = forwarded::Ends {
             local: ends.local,
@@ -303,6 +316,8 @@ struct Attempts<'a> {
     total: Option<(Instant, Duration, &'static str)>,
     /// The endpoint that failed last.
     avoid: Option<SocketAddr>,
+    /// The last attempt found a pooled connection closed: the next one makes its own.
+    fresh: bool,
     requeues: u32,
     retries: u32,
     waits: Waits,
@@ -349,8 +364,9 @@ impl Drop for Load {
 /// Why an attempt failed, and what that allows.
 struct Failed {
     error: RouteError,
-    /// It was provably not sent: it may be sent again without asking anybody but the requeue budget.
-    unsent: bool,
+    /// It may be sent again without asking anybody but the requeue budget: it was provably not sent, or it only asks and
+    /// its endpoint closed a pooled connection without a word.
+    again: bool,
 }
 
 impl<'a> Attempts<'a> {
@@ -393,6 +409,7 @@ impl<'a> Attempts<'a> {
             pair,
             total,
             avoid: None,
+            fresh: false,
             requeues: 0,
             retries: 0,
             waits: Waits::default(),
@@ -475,7 +492,8 @@ impl<'a> Attempts<'a> {
                         return Err(error);
                     }
                     self.avoid = Some(endpoint.shared.addr);
-                    if failed.unsent && body.can_be_sent_again() && self.may_requeue() {
+                    if failed.again && body.can_be_sent_again() && self.may_requeue() {
+                        self.fresh = true;
                         continue;
                     }
                     let total_passed = self.total.is_some_and(|(at, ..)| at <= Instant::now());
@@ -516,7 +534,11 @@ impl<'a> Attempts<'a> {
         }
         let deadline = self.deadline(attempt);
         let blocks = &self.local.worker.blocks;
-        let mut up = match self.client.reuse(&endpoint, blocks, attempt.began) {
+        let pooled = match self.fresh {
+            true => None,
+            false => self.client.reuse(&endpoint, blocks, attempt.began),
+        };
+        let mut up = match pooled {
             Some(up) => up,
             None => match self
                 .client
@@ -530,7 +552,7 @@ impl<'a> Attempts<'a> {
                     return Err((
                         Failed {
                             error,
-                            unsent: true,
+                            again: true,
                         },
                         endpoint,
                     ));
@@ -549,6 +571,7 @@ impl<'a> Attempts<'a> {
             )
             .await;
         let all_sent = exchange.all_sent();
+        let heard = exchange.heard();
         match result {
             Ok(()) => Ok(Sent {
                 up,
@@ -557,8 +580,12 @@ impl<'a> Attempts<'a> {
                 all_sent,
             }),
             Err(error) => {
-                let (failed, at_fault) = self.attempt_error(error, addr, deadline);
-                if at_fault {
+                // An endpoint may close a connection that was idle at the very moment when it is used again.
+                let stale =
+                    up.reused && !heard && matches!(error, AttemptError::Broken { .. });
+                let (mut failed, at_fault) = self.attempt_error(error, addr, deadline);
+                failed.again |= stale && job.request.known_method().is_safe();
+                if at_fault && !stale {
                     self.judge(&mut load, false, attempt.began.elapsed());
                 }
                 Err((failed, endpoint))
@@ -613,13 +640,26 @@ impl<'a> Attempts<'a> {
     /// A request that would come straight back to the listener it came from goes round for ever.
     fn refuse_own_listener(&self, endpoint: &Endpoint) -> Result<(), RouteError> {
         let addr = endpoint.shared.addr;
-        if addr.port() == self.ends.local.port() && self.local.router.listeners().contains(&addr) {
-            return Err(RouteError::OwnListener {
+        if addr.port() == self.ends.local.port() && self.is_own(addr) {
+            return Err(RouteError::Forbidden {
                 path: self.route.service.shared.path.clone(),
                 endpoint: addr,
+                what: "this router's own listener",
             });
         }
         Ok(())
+    }
+
+    /// Whether this is where the request's router listens: a wildcard is the address the client used, and loopback.
+    fn is_own(&self, addr: SocketAddr) -> bool {
+        let ip = addr.ip().to_canonical();
+        self.local.router.listeners().iter().any(|listener| {
+            listener.port() == addr.port()
+                && match listener.ip().is_unspecified() {
+                    true => ip == self.ends.local.ip().to_canonical() || ip.is_loopback(),
+                    false => listener.ip() == addr.ip(),
+                }
+        })
     }
 
     /// Tells balancer and ejection how the attempt went.
@@ -683,7 +723,7 @@ impl<'a> Attempts<'a> {
         let id = self.client.shared.id.clone();
         let failed = |error| Failed {
             error,
-            unsent: false,
+            again: false,
         };
         match error {
             AttemptError::Broken { unsent, error } => (
@@ -695,7 +735,7 @@ impl<'a> Attempts<'a> {
                         id,
                         unsent,
                     },
-                    unsent,
+                    again: unsent,
                 },
                 true,
             ),
@@ -806,8 +846,7 @@ impl<'a> Attempts<'a> {
             whole = true;
         }
         if whole && all_sent && job.response.keep_alive() && up.buffer.is_empty() {
-            self.client
-                .put_back(&endpoint, up, &self.local.worker.blocks, Instant::now());
+            self.client.put_back(&endpoint, up, Instant::now());
         }
     }
 
@@ -943,12 +982,19 @@ impl<'a> Attempts<'a> {
             response.set("l5d-success-class", if success { b"1.0" } else { b"0.0" });
         }
         via(response, "1.1 rutter");
-        let unchunk = needs_unchunking(framing, job.client_http10, method);
-        if unchunk {
-            response.remove("Transfer-Encoding");
+        let framing = if hidden { Framing::Length(0) } else { framing };
+        let reframe = Reframe::of(framing, job.client_http10, method);
+        match reframe {
+            Reframe::Same => {}
+            Reframe::Unchunk => _ = response.remove("Transfer-Encoding"),
+            Reframe::Chunk => response.append(b"Transfer-Encoding", b"chunked"),
         }
-        let until_close = framing == Framing::UntilClose || unchunk;
-        let mut after = match job.client_keeps && !until_close && !self.local.worker.draining() {
+        let until_close = job.client_http10
+            && (framing == Framing::UntilClose || reframe == Reframe::Unchunk);
+        // An endpoint that refuses in the middle of an upload is not going to read its rest.
+        let cut_short = (status >= 400 || !up_keeps) && body.is_far_from_complete();
+        let keeps = job.client_keeps && !until_close && !cut_short;
+        let mut after = match keeps && !self.ends.entrance.is_ending() {
             true => After::Keep,
             false => After::Close,
         };
@@ -970,14 +1016,13 @@ impl<'a> Attempts<'a> {
                 response.get("Content-Length"),
             );
         }
-        let framing = if hidden { Framing::Length(0) } else { framing };
         if hidden {
             response.set("Content-Length", b"0");
             response.remove("Transfer-Encoding");
         }
         response.write(&mut down.out);
         let mut exchange = Exchange::new_forwarding(down, &mut up, body, all_sent);
-        let end = exchange.forward(framing, unchunk).await;
+        let end = exchange.forward(framing, reframe).await;
         let all_sent = exchange.all_sent();
         drop(load);
         let code = match &end {
@@ -999,13 +1044,7 @@ impl<'a> Attempts<'a> {
             return After::Close;
         }
         if up_keeps && all_sent && up.buffer.is_empty() && !hidden {
-            self.client
-                .put_back(&endpoint, up, &self.local.worker.blocks, Instant::now());
-        } else {
-            self.local
-                .worker
-                .blocks
-                .give(std::mem::take(&mut up.buffer));
+            self.client.put_back(&endpoint, up, Instant::now());
         }
         if !body.is_complete() && !drain(down, body).await {
             after = After::Close;
@@ -1068,7 +1107,7 @@ async fn refuse(
         return After::Close;
     }
     let settings = &local.router.settings;
-    let mut after = if error.closes() || !job.client_keeps || local.worker.draining() {
+    let mut after = if error.closes() || !job.client_keeps || ends.entrance.is_ending() {
         After::Close
     } else {
         After::Keep

@@ -114,6 +114,12 @@ impl Method {
             _ => Self::Other,
         }
     }
+
+    /// Whether a request only asks, so that sending it twice does what sending it once does (RFC 9110 9.2.1).
+    #[must_use]
+    pub fn is_safe(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Options | Self::Trace)
+    }
 }
 
 /// Where a message's body ends (RFC 9112 6.3).

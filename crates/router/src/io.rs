@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -98,6 +99,8 @@ pub(crate) struct Buffer {
     block: Box<[u8]>,
     start: usize,
     end: usize,
+    /// Where the block goes back to.
+    pool: Option<Rc<Pool>>,
 }
 
 /// What a connection begins with.
@@ -138,9 +141,15 @@ impl Buffer {
         &mut self.block[self.end..]
     }
 
-    /// Makes room behind the end: moves what is there to the front, then grows up to `most` bytes. False: full.
+    /// Whether there is no room behind the end: the socket may have more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.end == self.block.len()
+    }
+
+    /// Makes room behind the end: moves what is there to the front, then takes a larger block, of up to `most` bytes.
+    /// False: full.
     pub(crate) fn make_room(&mut self, most: usize) -> bool {
-        if self.end < self.block.len() {
+        if !self.is_full() {
             return true;
         }
         if self.start > 0 {
@@ -149,42 +158,86 @@ impl Buffer {
             self.start = 0;
             return true;
         }
-        if self.block.len() >= most {
-            return false;
+        self.widen(most)
+    }
+
+    /// Takes a larger block, of up to `most` bytes; false when this is as large already.
+    pub(crate) fn widen(&mut self, most: usize) -> bool {
+        let size = match self.block.len() {
+            length if length >= most => return false,
+            0 => BLOCK.min(most),
+            BLOCK if most >= BLOCK_MAX => BLOCK_MAX,
+            length => (length * 2).min(most),
+        };
+        let mut larger = match &self.pool {
+            Some(pool) => pool.take(size),
+            None => vec![0; size].into_boxed_slice(),
+        };
+        let length = self.len();
+        larger[..length].copy_from_slice(self.bytes());
+        (self.start, self.end) = (0, length);
+        let smaller = std::mem::replace(&mut self.block, larger);
+        if let Some(pool) = &self.pool {
+            pool.give(smaller);
         }
-        let mut larger =
-            vec![0; (self.block.len() * 2).clamp(BLOCK, most.max(BLOCK))].into_boxed_slice();
-        larger[..self.end].copy_from_slice(&self.block[..self.end]);
-        self.block = larger;
         true
     }
 }
 
-/// A worker's unused blocks; an idle connection has none.
-#[derive(Debug, Default)]
-pub(crate) struct Blocks(RefCell<Vec<Box<[u8]>>>);
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.give(std::mem::take(&mut self.block));
+        }
+    }
+}
 
-/// Blocks that are kept for the next connection.
-const KEPT: usize = 128;
+/// A worker's unused blocks; an idle connection has none. A buffer that is dropped gives its block back.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks(Rc<Pool>);
+
+#[derive(Debug, Default)]
+struct Pool {
+    small: RefCell<Vec<Box<[u8]>>>,
+    large: RefCell<Vec<Box<[u8]>>>,
+}
+
+/// Blocks that are kept for the next connection, and large ones for the next busy stream: 2 MiB each.
+const SMALL_KEPT: usize = 128;
+const LARGE_KEPT: usize = 32;
 
 impl Blocks {
     pub(crate) fn take(&self) -> Buffer {
-        let block = self
-            .0
-            .borrow_mut()
-            .pop()
-            .unwrap_or_else(|| vec![0; BLOCK].into_boxed_slice());
         Buffer {
-            block,
+            block: self.0.take(BLOCK),
             start: 0,
             end: 0,
+            pool: Some(Rc::clone(&self.0)),
+        }
+    }
+}
+
+impl Pool {
+    /// The shelf for blocks of this size, and how many it holds.
+    fn shelf(&self, size: usize) -> Option<(&RefCell<Vec<Box<[u8]>>>, usize)> {
+        match size {
+            BLOCK => Some((&self.small, SMALL_KEPT)),
+            BLOCK_MAX => Some((&self.large, LARGE_KEPT)),
+            _ => None,
         }
     }
 
-    pub(crate) fn give(&self, buffer: Buffer) {
-        let mut blocks = self.0.borrow_mut();
-        if buffer.block.len() == BLOCK && blocks.len() < KEPT {
-            blocks.push(buffer.block);
+    fn take(&self, size: usize) -> Box<[u8]> {
+        let kept = self.shelf(size).and_then(|(shelf, _)| shelf.borrow_mut().pop());
+        kept.unwrap_or_else(|| vec![0; size].into_boxed_slice())
+    }
+
+    fn give(&self, block: Box<[u8]>) {
+        if let Some((shelf, most)) = self.shelf(block.len()) {
+            let mut shelf = shelf.borrow_mut();
+            if shelf.len() < most {
+                shelf.push(block);
+            }
         }
     }
 }
@@ -204,8 +257,23 @@ mod tests {
         buffer.end = BLOCK;
         assert!(!buffer.make_room(BLOCK));
         assert!(buffer.make_room(BLOCK_MAX));
-        assert_eq!(buffer.space().len(), BLOCK);
+        assert_eq!(buffer.space().len(), BLOCK_MAX - BLOCK);
         buffer.consume(BLOCK);
         assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn blocks_go_back_to_their_pool_and_are_used_again() {
+        let blocks = Blocks::default();
+        let mut buffer = blocks.take();
+        buffer.end = BLOCK;
+        assert!(buffer.make_room(BLOCK_MAX), "a large one");
+        drop(buffer);
+        let counts = || (blocks.0.small.borrow().len(), blocks.0.large.borrow().len());
+        assert_eq!(counts(), (1, 1));
+        let again = blocks.take();
+        assert_eq!(counts(), (0, 1));
+        drop(again);
+        assert_eq!(counts(), (1, 1));
     }
 }

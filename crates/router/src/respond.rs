@@ -102,12 +102,14 @@ pub enum RouteError {
         report: Box<str>,
     },
     /// RT-E119
-    #[error("{path} leads to {endpoint}, which is this router's own listener")]
-    OwnListener {
+    #[error("{path} leads to {endpoint}, which is {what}")]
+    Forbidden {
         /// The name.
         path: Path,
-        /// The listener.
+        /// Where it leads.
         endpoint: SocketAddr,
+        /// Why that must not be.
+        what: &'static str,
     },
     /// RT-E121, RT-E122
     #[error("{0}")]
@@ -175,7 +177,7 @@ impl RouteError {
             Self::Timeout { .. } => Code::E112,
             Self::Loop { .. } => Code::E115,
             Self::BadDtab { .. } => Code::E118,
-            Self::OwnListener { .. } => Code::E119,
+            Self::Forbidden { .. } => Code::E119,
             Self::BadHead(error) if error.is_limit() => Code::E122,
             Self::BadHead(_) | Self::BadBody(_) => Code::E121,
             Self::TooSlow(_) => Code::E123,

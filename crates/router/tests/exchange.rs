@@ -129,6 +129,7 @@ fn an_early_answer_reaches_a_client_that_is_still_sending() {
         answer.starts_with("HTTP/1.1 413") && answer.ends_with("big"),
         "{answer}"
     );
+    assert_eq!(values(&answer, "connection"), ["close"]);
     assert!(
         conn.ends(),
         "and its connection is closed, since the rest of the request is not going to be read"
@@ -268,15 +269,46 @@ fn server_sent_events_come_one_by_one() {
     let mut conn = rig.connect();
     conn.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n");
     assert_eq!(
-        values(&conn.head().unwrap(), "connection"),
-        ["close"],
-        "its end is the connection's"
+        values(&conn.head().unwrap(), "transfer-encoding"),
+        ["chunked"],
+        "so that the client can tell their end from a broken connection"
     );
     for n in 0..3 {
         go.send(()).unwrap();
-        assert_eq!(conn.until("\n\n").unwrap(), format!("data: {n}\n\n"));
+        assert_eq!(
+            conn.until("\n\n\r\n").unwrap(),
+            format!("9\r\ndata: {n}\n\n\r\n")
+        );
     }
-    assert!(conn.ends());
+    assert_eq!(conn.bytes(5), b"0\r\n\r\n");
+    conn.send("GET / HTTP/1.1\r\nHost: nobody\r\n\r\n");
+    assert!(
+        conn.response().starts_with("HTTP/1.1 502"),
+        "the connection goes on"
+    );
+}
+
+#[test]
+fn a_response_until_close_that_breaks_has_no_last_chunk_and_http_1_0_gets_it_raw() {
+    let rig = Rig::new();
+    rig.backend("web", |conn, n| {
+        conn.request();
+        conn.send("HTTP/1.1 200 OK\r\n\r\nabc");
+        if n == 0 {
+            std::thread::sleep(Duration::from_millis(50));
+            let socket = socket2::SockRef::from(&conn.tcp);
+            socket.set_linger(Some(Duration::ZERO)).unwrap(); // RST
+        }
+    });
+    let mut conn = rig.connect();
+    conn.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n");
+    let answer = conn.rest();
+    assert!(answer.ends_with("\r\n\r\n3\r\nabc\r\n"), "{answer}");
+    let mut conn = rig.connect();
+    conn.send("GET / HTTP/1.0\r\nHost: web\r\n\r\n");
+    let answer = conn.rest();
+    assert!(answer.ends_with("\r\n\r\nabc"), "{answer}");
+    assert!(values(&answer, "transfer-encoding").is_empty());
 }
 
 #[test]
@@ -349,6 +381,67 @@ fn a_pooled_connection_with_unasked_bytes_is_not_used_again() {
         std::thread::sleep(Duration::from_millis(30));
     }
     assert_eq!(backend.count(), 2);
+}
+
+#[test]
+fn a_connection_that_closes_as_it_is_used_again_costs_a_get_nothing_and_a_post_is_not_sent_twice() {
+    let rig = Rig::new();
+    let (seen, requests) = mpsc::channel();
+    // The second request on a connection is read, and the connection closed without a word.
+    rig.backend("web", move |conn, _| {
+        for last in [false, true] {
+            let Some(request) = conn.request() else { return };
+            seen.send(request.split(' ').next().unwrap().to_owned())
+                .unwrap();
+            if last {
+                return;
+            }
+            conn.send(OK);
+        }
+    });
+    let mut conn = rig.connect();
+    let mut ask = |method: &str| {
+        conn.send(format!(
+            "{method} / HTTP/1.1\r\nHost: web\r\nContent-Length: 0\r\n\r\n"
+        ));
+        conn.response()
+    };
+    assert!(ask("GET").ends_with("ok"));
+    assert!(ask("GET").ends_with("ok"), "on a new connection");
+    assert_eq!(requests.try_iter().collect::<Vec<_>>(), ["GET"; 3]);
+    let answer = ask("POST");
+    assert!(
+        values(&answer, "l5d-err")[0].starts_with("RT-E131+"),
+        "{answer}"
+    );
+    assert!(values(&answer, "l5d-retryable").is_empty());
+    assert_eq!(requests.try_iter().collect::<Vec<_>>(), ["POST"]);
+}
+
+#[test]
+fn interim_answers_without_end_to_a_client_that_does_not_read_fill_no_memory() {
+    let rig = Rig::new();
+    let (wrote, written) = mpsc::channel();
+    rig.backend("web", move |conn, _| {
+        conn.request();
+        conn.tcp
+            .set_write_timeout(Some(Duration::from_millis(500)))
+            .unwrap();
+        let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(1500);
+        let mut sum = 0usize;
+        while sum < 1_000_000_000 && conn.tcp.write_all(hints.as_bytes()).is_ok() {
+            sum += hints.len();
+        }
+        wrote.send(sum).unwrap();
+    });
+    let mut conn = rig.connect();
+    conn.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n");
+    assert!(conn.head().unwrap().starts_with("HTTP/1.1 103"));
+    let sum = written.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert!(
+        sum < 50_000_000,
+        "{sum} bytes of interim answers were taken that nobody read"
+    );
 }
 
 #[test]

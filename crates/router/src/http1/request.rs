@@ -180,6 +180,18 @@ impl RequestHead {
         Ok(())
     }
 
+    /// Writes a target in UTF-8 whose bytes beyond ASCII are Latin-1, as Linkerd 1 does. One that is UTF-8 already, as curl
+    /// sends it, stays as it is (Linkerd 1 takes it for Latin-1, too, and sends another target).
+    pub fn take_latin1_target(&mut self) {
+        let target = self.target();
+        if target.is_ascii() || std::str::from_utf8(target).is_ok() {
+            return;
+        }
+        let text: String = target.iter().copied().map(char::from).collect();
+        // A valid target, spelled otherwise, is one.
+        _ = self.set_target(text.as_bytes());
+    }
+
     /// Makes a proxy's request (`GET http://web:80/p?q`) an ordinary one, as Linkerd 1 does: the target becomes `/p?q`,
     /// `Host` becomes `web:80` whatever it was, the scheme is dropped. Says whether there was anything to do.
     pub fn take_absolute_form(&mut self) -> bool {

@@ -901,3 +901,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_target_beyond_ascii_is_sent_in_utf8_and_one_in_utf8_stays() {
+    for (came, sent) in [
+        (&b"/\xe9?\xff"[..], "/é?ÿ".as_bytes()),
+        ("/é".as_bytes(), "/é".as_bytes()),
+        (b"/plain", b"/plain"),
+    ] {
+        let mut head = RequestHead::new();
+        let text = [b"GET ", came, b" HTTP/1.1\r\nHost: web\r\n\r\n"].concat();
+        head.parse(&text, &Limits::default()).unwrap();
+        head.take_latin1_target();
+        assert_eq!(head.target(), sent);
+    }
+}
