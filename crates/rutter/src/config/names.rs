@@ -50,12 +50,14 @@ fn k8s(at: &At<'_>, namespace: Option<Arc<str>>, environment: &Environment) -> N
     }
 }
 
-/// A given host or port is a `kubectl proxy`, and so is everything outside a pod; inside one the API server is asked directly.
+/// A given host or port is a `kubectl proxy`. Otherwise the API server is asked itself, inside a pod or where a kubeconfig
+/// says where it is; where neither is, a proxy is looked for at Linkerd 1's default.
 fn api(host: &At<'_>, port: &At<'_>, environment: &Environment) -> K8sApi {
     let given = host.is_given() || port.is_given();
     let host = host.text().unwrap_or_else(|| "localhost".into());
     let own_pod = matches!(&*host, "localhost" | "127.0.0.1" | "::1");
-    if environment.in_pod && (!given || own_pod && environment.asks_directly()) {
+    let knows = environment.in_pod || environment.has_kubeconfig();
+    if knows && !given || environment.in_pod && own_pod && environment.asks_directly() {
         return K8sApi::InCluster;
     }
     K8sApi::Proxy {

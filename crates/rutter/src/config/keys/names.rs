@@ -82,10 +82,10 @@ static API: Section = Section {
         Key::new(
             "host",
             Ty::Text,
-            "localhost (outside a pod)",
-            "Where a `kubectl proxy` listens. With neither `host` nor `port`, inside a pod, the API server is asked directly.",
+            "localhost (outside a pod, without a kubeconfig)",
+            "Where a `kubectl proxy` listens. With neither `host` nor `port`, the API server is asked itself: inside a pod its cluster's, else the one of the kubeconfig (`KUBECONFIG`, `~/.kube/config`).",
         ),
-        Key::new("port", Ty::Port, "8001 (outside a pod)", "And its port."),
+        Key::new("port", Ty::Port, "8001 (outside a pod, without a kubeconfig)", "And its port."),
         Key::new(
             "labelSelector",
             Ty::Text,
@@ -264,10 +264,10 @@ static DAEMONSET: Section = Section {
         Key::new(
             "k8sHost",
             Ty::Text,
-            "localhost (outside a pod)",
+            "localhost (outside a pod, without a kubeconfig)",
             "Where a `kubectl proxy` listens. With neither `k8sHost` nor `k8sPort`, the API server of a configured namer `io.l5d.k8s` is asked.",
         ),
-        Key::new("k8sPort", Ty::Port, "8001 (outside a pod)", "And its port."),
+        Key::new("k8sPort", Ty::Port, "8001 (outside a pod, without a kubeconfig)", "And its port."),
         Key::new(
             "hostNetwork",
             Ty::Bool,
