@@ -6,7 +6,7 @@
 The proxy runs on CPU 1; client and backends share CPU 0. Every round visits all peers in turn, so that ratios
 within a round see the same weather. README.md has the method.
 """
-import argparse, glob, json, os, pathlib, random, shutil, signal, socket, statistics, subprocess, sys, time
+import argparse, contextlib, glob, io, json, os, pathlib, random, shutil, signal, socket, statistics, subprocess, sys, time
 
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = pathlib.Path(os.environ.get("BENCH_BUILD", HERE / "build")).resolve()
@@ -306,9 +306,10 @@ def main():
     ap.add_argument("--syscalls", action="store_true", help="count system calls per request with strace")
     ap.add_argument("--out", default="")
     ap.add_argument("--report", default="", help="print the tables of a result file and stop")
+    ap.add_argument("--into", default="", help="also write the tables into this document, between its two marks")
     a = ap.parse_args()
     if a.report:
-        report(json.load(open(a.report)))
+        publish(json.load(open(a.report)), a.into)
         return 0
     import resource
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -418,8 +419,28 @@ def main():
             stop(p)
     if a.out:
         pathlib.Path(a.out).write_text(json.dumps(res, indent=1))
-    report(res)
+    publish(res, a.into)
     return verdict(res, failed, want)
+
+
+#: Around the tables in a document; what stands between them is written anew.
+MARKS = "<!-- figures -->", "<!-- end of figures -->"
+
+
+def publish(res, into):
+    """Prints the tables, and puts them into the document `into` if there is one."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        report(res)
+    print(text.getvalue(), end="")
+    if into:
+        path = pathlib.Path(into)
+        before, mark, rest = path.read_text().partition(MARKS[0])
+        _, end, after = rest.partition(MARKS[1])
+        if not (mark and end):
+            sys.exit(f"{into} has no {MARKS[0]} … {MARKS[1]} to write the tables between")
+        load = ", ".join(f"{one:.1f}" for one in res["load"])
+        path.write_text(f"{before}{mark}\n\nMeasured {res['when']}, load average before {load}.\n{text.getvalue()}\n{end}{after}")
 
 
 def verdict(res, failed, want):
