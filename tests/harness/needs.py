@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("RUTTER_TEST_CACHE") or pathlib.Path.home() / ".cache" / "rutter-tests")
 
 ZIPKIN_VERSION = "3.6.1"
+TOXIPROXY_VERSION = "2.5.0"
 CARGO_FUZZ_VERSION = "0.13.2"
 REQUESTS_VERSION = "2.34.2"
 PYYAML_VERSION = "6.0.3"
@@ -272,6 +273,18 @@ def build_helm(job):
     return {"HELM": str(directory / "helm")}
 
 
+def build_toxiproxy(job):
+    """The proxy that treats a network badly, from its Go module."""
+    directory = CACHE / f"toxiproxy-{TOXIPROXY_VERSION}"
+    program = directory / "toxiproxy-server"
+    if not program.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        env = {**os.environ, "GOBIN": str(directory), "CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-trimpath -buildvcs=false"}
+        job.run(f"building toxiproxy {TOXIPROXY_VERSION}", ["go", "install", f"github.com/Shopify/toxiproxy/v2/cmd/server@v{TOXIPROXY_VERSION}"], nice=10, env=env)
+        os.replace(directory / "server", program)
+    return {"TOXIPROXY": str(program)}
+
+
 MAKERS = {
     "rutter": build_program,
     "clients": make_python,
@@ -284,6 +297,7 @@ MAKERS = {
     "apiserver": build_apiserver,
     "cluster": build_cluster,
     "helm": build_helm,
+    "toxiproxy": build_toxiproxy,
     "fuzz": install_cargo_fuzz,
 }
 

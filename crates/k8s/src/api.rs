@@ -4,6 +4,8 @@
 //! its callers must see every status, and notice silence.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -17,6 +19,8 @@ use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::core::params::{ListParams, WatchParams};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use crate::objects::{Key, Meta, Object, Wire};
 use crate::table::Scope;
@@ -27,6 +31,12 @@ const PAGE: u32 = 500;
 const PAGE_BYTES: usize = 256 << 20;
 /// A watch event beyond this is refused; etcd takes no object above 1.5 MB.
 const EVENT_BYTES: usize = 16 << 20;
+/// What a page of a list may take at most, however steadily it trickles.
+const PAGE_TIME: u32 = 6;
+/// The first minor version of Kubernetes 1 that sends a list as the beginning of a watch unless told not to.
+const STREAMS_SINCE: u32 = 32;
+/// The annotation of the bookmark behind the last object of such a list.
+const LIST_ENDS: &str = "k8s.io/initial-events-end";
 /// How long an established connection may be quiet before the kernel asks whether the peer is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -124,6 +134,9 @@ pub enum ApiError {
     /// Nothing came for too long.
     #[error("the API server was silent for {0:?}")]
     Silent(Duration),
+    /// It trickled: a part of a list took longer than the whole may take.
+    #[error("the API server took more than {0:?} for a part of a list")]
+    Slow(Duration),
     /// What came is not what an API server sends.
     #[error("the API server's answer cannot be read: {0}")]
     Garbage(String),
@@ -154,6 +167,18 @@ impl ApiError {
         matches!(self, Self::Status { code: 410, .. })
     }
 
+    /// Whether the question itself was not understood.
+    #[must_use]
+    pub fn misunderstood(&self) -> bool {
+        matches!(
+            self,
+            Self::Status {
+                code: 400 | 405 | 406 | 422,
+                ..
+            }
+        )
+    }
+
     fn garbage(error: impl std::fmt::Display) -> Self {
         Self::Garbage(error.to_string())
     }
@@ -177,6 +202,9 @@ impl ApiError {
 pub struct Api {
     client: Client,
     patience: Duration,
+    /// Whether a watch may begin with the list; asked once, and taken back when it is refused.
+    streams: Arc<OnceCell<bool>>,
+    refused: Arc<AtomicBool>,
 }
 
 /// A whole list, and the version to watch from.
@@ -190,6 +218,8 @@ pub(crate) enum WatchEvent<V> {
     Apply(Object<V>, String),
     Delete(Key, String),
     Bookmark(String),
+    /// All objects that there were when the watch was opened have come.
+    Whole(String),
 }
 
 #[derive(Deserialize)]
@@ -231,7 +261,38 @@ impl Api {
         _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let config = config(target).await?;
         let client = client(&config).map_err(|error| ConnectError::Credentials(Box::new(error)))?;
-        Ok(Self { client, patience })
+        Ok(Self {
+            client,
+            patience,
+            streams: Arc::default(),
+            refused: Arc::default(),
+        })
+    }
+
+    /// Whether this API server sends a list as the beginning of a watch: one request in the place of several, and no
+    /// page of it has to be held in memory, here or there.
+    pub(crate) async fn streams(&self) -> Result<bool, ApiError> {
+        if self.refused.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let asked = self.streams.get_or_try_init(|| async {
+            match self.get("/version").await {
+                Ok(version) => Ok(streams(&version)),
+                Err(error) if error.missing() || error.forbidden() => Ok(false),
+                Err(error) => Err(error),
+            }
+        });
+        match asked.await {
+            Ok(streams) => Ok(*streams),
+            // It is there and doesn't want to tell: lists are always understood.
+            Err(ApiError::Status { .. } | ApiError::Garbage(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// From now on lists are fetched by themselves.
+    pub(crate) fn stop_streaming(&self) {
+        self.refused.store(true, Ordering::Relaxed);
     }
 
     /// All objects of a kind within `scope`.
@@ -301,10 +362,30 @@ impl Api {
         version: &str,
         limit: Duration,
     ) -> Result<Watch, ApiError> {
+        self.open::<W>(scope, version, limit, false).await
+    }
+
+    /// The same, beginning with all objects there are; [`WatchEvent::Whole`] comes behind the last of them.
+    pub(crate) async fn list_and_watch<W: Wire>(
+        &self,
+        scope: &Scope,
+        limit: Duration,
+    ) -> Result<Watch, ApiError> {
+        self.open::<W>(scope, "", limit, true).await
+    }
+
+    async fn open<W: Wire>(
+        &self,
+        scope: &Scope,
+        version: &str,
+        limit: Duration,
+        with_list: bool,
+    ) -> Result<Watch, ApiError> {
         let params = WatchParams {
             label_selector: selector::<W>(),
             timeout: u32::try_from(limit.as_secs()).ok(),
             bookmarks: true,
+            send_initial_events: with_list,
             ..WatchParams::default()
         };
         let path = kube::core::Request::new(W::RESOURCE.path(scope.namespace()));
@@ -373,9 +454,15 @@ impl Api {
 
     async fn collect(&self, mut body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
         let mut bytes = Vec::new();
+        let (begun, most) = (Instant::now(), self.patience * PAGE_TIME);
         loop {
-            let frame = tokio::time::timeout(self.patience, body.frame());
-            match frame.await.map_err(|_| ApiError::Silent(self.patience))? {
+            let patience = self.patience.min(most.saturating_sub(begun.elapsed()));
+            let frame = tokio::time::timeout(patience, body.frame());
+            let late = || match begun.elapsed() < most {
+                true => ApiError::Silent(self.patience),
+                false => ApiError::Slow(most),
+            };
+            match frame.await.map_err(|_| late())? {
                 None => return Ok(bytes),
                 Some(Err(error)) => return Err(ApiError::unreachable(&error)),
                 Some(Ok(frame)) => {
@@ -525,14 +612,41 @@ struct EventWire<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct VersionOnly {
-    metadata: VersionMeta,
+struct VersionOnly<'a> {
+    #[serde(borrow)]
+    metadata: VersionMeta<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct VersionMeta {
+struct VersionMeta<'a> {
     resource_version: String,
+    /// Large in some objects, and of use in bookmarks only.
+    #[serde(borrow, default)]
+    annotations: Option<&'a RawValue>,
+}
+
+impl VersionMeta<'_> {
+    fn ends_list(&self) -> bool {
+        let all = self.annotations.map(|all| serde_json::from_str(all.get()));
+        let all: Option<HashMap<String, String>> = all.and_then(Result::unwrap_or_default);
+        all.is_some_and(|all| all.contains_key(LIST_ENDS))
+    }
+}
+
+/// What `/version` says about [`Api::streams`]; the minor version may have a `+` behind it.
+fn streams(version: &serde_json::Value) -> bool {
+    let number = |field: &str| -> Option<u32> {
+        let text = version[field].as_str()?;
+        text.trim_end_matches(|c: char| !c.is_ascii_digit())
+            .parse()
+            .ok()
+    };
+    match (number("major"), number("minor")) {
+        (Some(1), Some(minor)) => minor >= STREAMS_SINCE,
+        (Some(major), Some(_)) => major > 1,
+        _ => false,
+    }
 }
 
 fn event<W: Wire>(line: &[u8]) -> Result<WatchEvent<W::Value>, ApiError> {
@@ -545,10 +659,11 @@ fn event<W: Wire>(line: &[u8]) -> Result<WatchEvent<W::Value>, ApiError> {
             message: told.message,
         });
     }
-    let version = serde_json::from_str::<VersionOnly>(object)
+    let meta = serde_json::from_str::<VersionOnly<'_>>(object)
         .map_err(ApiError::garbage)?
-        .metadata
-        .resource_version;
+        .metadata;
+    let ends_list = event.r#type == "BOOKMARK" && meta.ends_list();
+    let version = meta.resource_version;
     let read = || {
         serde_json::from_str::<W>(object)
             .map(W::read)
@@ -557,6 +672,7 @@ fn event<W: Wire>(line: &[u8]) -> Result<WatchEvent<W::Value>, ApiError> {
     match event.r#type {
         "ADDED" | "MODIFIED" => Ok(WatchEvent::Apply(read()?, version)),
         "DELETED" => Ok(WatchEvent::Delete(read()?.key, version)),
+        "BOOKMARK" if ends_list => Ok(WatchEvent::Whole(version)),
         "BOOKMARK" => Ok(WatchEvent::Bookmark(version)),
         other => Err(ApiError::Garbage(format!("an event of type `{other}`"))),
     }
@@ -597,6 +713,41 @@ mod tests {
         };
         assert!(error.gone());
         assert_eq!(error.to_string(), "the API server answers 410: too old");
+    }
+
+    #[test]
+    fn the_version_tells_whether_lists_are_streamed() {
+        for (major, minor, want) in [
+            ("1", "34", true),
+            ("1", "32+", true),
+            ("1", "31", false),
+            ("1", "9+", false),
+            ("2", "0", true),
+            ("0", "99", false),
+            ("", "", false),
+        ] {
+            let version = serde_json::json!({"major": major, "minor": minor});
+            assert_eq!(streams(&version), want, "{version}");
+        }
+        assert!(!streams(&serde_json::json!({"items": []})));
+    }
+
+    #[test]
+    fn the_bookmark_behind_a_streamed_list_is_told_apart() {
+        let line = |annotations: &str| {
+            format!(
+                r#"{{"type": "BOOKMARK", "object": {{"metadata": {{"resourceVersion": "7"{annotations}}}}}}}"#
+            )
+        };
+        let end = line(r#", "annotations": {"k8s.io/initial-events-end": "true"}"#);
+        for (line, whole) in [
+            (line(""), false),
+            (line(r#", "annotations": null"#), false),
+            (end, true),
+        ] {
+            let event = event::<SliceWire>(line.as_bytes()).unwrap();
+            assert_eq!(matches!(event, WatchEvent::Whole(_)), whole, "{line}");
+        }
     }
 
     #[test]

@@ -2,18 +2,22 @@
 //! target, and the access reviews.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use naming::Var;
 use serde_json::{Value, json};
 use telemetry::metrics::{Collector, Source};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::api::{Api, ApiTarget, ConnectError};
 use crate::backoff::between;
 use crate::feed::{Feed, Timing};
+use crate::keep::Keeper;
 use crate::namer::{NamerConfig, ServiceNamer};
 use crate::objects::{EndpointsWire, Resource, ServiceWire, SliceWire, Wire};
 use crate::review::{self, Review};
@@ -29,6 +33,8 @@ pub struct ClusterConfig {
     /// The namespaces to watch one by one when the permission for all of them is missing: the process's own, and those
     /// that the configured dtabs name. More can be told later, see [`Cluster::expect`].
     pub namespaces: BTreeSet<String>,
+    /// The directory for the snapshot of what is held; none: there is no snapshot.
+    pub state_dir: Option<PathBuf>,
     /// All waits.
     pub timing: Timing,
 }
@@ -52,6 +58,9 @@ pub(crate) struct Shared {
     timing: Timing,
     namespaces: watch::Sender<BTreeSet<Arc<str>>>,
     statuses: Mutex<Vec<Arc<Status>>>,
+    keeper: Option<Keeper>,
+    /// When what is held before the first list was confirmed: as the snapshot says, or, without one, the beginning.
+    known_since: Instant,
 }
 
 impl Drop for Inner {
@@ -61,7 +70,8 @@ impl Drop for Inner {
 }
 
 impl Cluster {
-    /// Sets up the client and begins to watch on `control`. The first lists are fetched at once, in the background.
+    /// Sets up the client, takes in the snapshot of the state directory, and begins to watch on `control`. The first
+    /// lists are fetched at once, in the background.
     ///
     /// # Errors
     /// When the target or its credentials can't be used; an API server that doesn't answer is no error.
@@ -72,12 +82,19 @@ impl Cluster {
             .iter()
             .map(|namespace| Arc::from(namespace.as_str()))
             .collect();
+        let view = Arc::<View>::default();
+        let keeper = config
+            .state_dir
+            .map(|dir| Keeper::new(&dir, &config.target.to_string()));
+        let known_since = keeper.as_ref().and_then(|keeper| keeper.restore(&view));
         let shared = Arc::new(Shared {
-            view: Arc::default(),
+            view,
             api,
             timing: config.timing,
             namespaces: watch::Sender::new(namespaces),
             statuses: Mutex::default(),
+            keeper,
+            known_since: known_since.unwrap_or_else(Instant::now),
         });
         let members = control
             .spawn(shared.clone().follow_everywhere(Kind::Members))
@@ -85,11 +102,12 @@ impl Cluster {
         let services = control
             .spawn(shared.clone().follow_everywhere(Kind::Services))
             .abort_handle();
+        let keeping = control.spawn(shared.clone().keep()).abort_handle();
         Ok(Self {
             inner: Arc::new(Inner {
                 shared,
                 target: config.target,
-                tasks: vec![members, services],
+                tasks: vec![members, services, keeping],
             }),
         })
     }
@@ -125,12 +143,30 @@ impl Cluster {
         self.inner.shared.statuses()
     }
 
-    /// Whether endpoints are known somewhere: readiness waits for that.
+    /// Whether endpoints are known somewhere, be it from the snapshot: readiness waits for that.
     #[must_use]
     pub fn ready(&self) -> bool {
+        self.restored() || self.confirmed()
+    }
+
+    /// Whether the API server itself has listed endpoints somewhere since the start.
+    #[must_use]
+    pub fn confirmed(&self) -> bool {
         self.watches()
             .iter()
             .any(|status| is_members(status.resource) && status.record().lists > 0)
+    }
+
+    /// Whether what is held began with the snapshot on disk.
+    #[must_use]
+    pub fn restored(&self) -> bool {
+        let keeper = self.inner.shared.keeper.as_ref();
+        keeper.is_some_and(Keeper::restored)
+    }
+
+    /// Tells `node` on which node the endpoint with the address `ip` runs, now and whenever a slice says so.
+    pub fn learn_node(&self, ip: IpAddr, node: Var<Option<Arc<str>>>) {
+        self.inner.shared.view.learn_node(ip, node);
     }
 
     /// What is missing now, in the words of a readiness page; none when all is well.
@@ -173,6 +209,12 @@ impl Cluster {
             "services": shared.view.services().len(),
             "objects": {"endpointSlices": shared.view.count(Kind::Members), "services": shared.view.count(Kind::Services)},
             "watches": self.watches().iter().map(|status| status.to_json()).collect::<Vec<_>>(),
+            "source": match (self.confirmed(), self.restored()) {
+                (true, _) => "live",
+                (false, true) => "snapshot",
+                (false, false) => "nothing yet",
+            },
+            "snapshot": shared.keeper.as_ref().map(Keeper::to_json),
         })
     }
 }
@@ -227,6 +269,44 @@ impl Shared {
             );
         }
         text
+    }
+
+    /// Keeps the snapshot on disk up to date, once the API server itself has told something.
+    async fn keep(self: Arc<Self>) {
+        let Some(keeper) = &self.keeper else {
+            return;
+        };
+        let (mut saved, mut saved_at) = (None, Instant::now());
+        loop {
+            sleep(between(self.timing.save / 2, self.timing.save)).await;
+            let changed = saved != Some(self.view.changes());
+            if (!changed && saved_at.elapsed() < self.timing.save_anyway) || !self.anything_listed()
+            {
+                continue;
+            }
+            let target = keeper.target().to_owned();
+            let (content, changes) = self.view.save(target, self.confirmed_at());
+            if keeper.write(content).await {
+                (saved, saved_at) = (Some(changes), Instant::now());
+            }
+        }
+    }
+
+    fn anything_listed(&self) -> bool {
+        self.statuses()
+            .iter()
+            .any(|status| status.record().lists > 0)
+    }
+
+    /// When all that is held was confirmed, in seconds since 1970: the oldest of the watches that hold anything counts.
+    fn confirmed_at(&self) -> u64 {
+        let restored = self.keeper.as_ref().is_some_and(Keeper::restored);
+        let holds = |status: &&Arc<Status>| {
+            restored && status.scope == Scope::Cluster || status.record().lists > 0
+        };
+        let statuses = self.statuses();
+        let ages = statuses.iter().filter(holds).map(|status| status.age());
+        crate::snapshot::unix_seconds_ago(ages.max().unwrap_or_default())
     }
 
     /// Follows a kind in the whole cluster, and while that is refused, in each known namespace.
@@ -289,7 +369,8 @@ impl Shared {
 
     /// Runs one feed; it returns when the API server has no such kind.
     async fn run<W: Wire<Value: Viewed>>(&self, scope: &Scope, forbidden: &watch::Sender<bool>) {
-        let status = Arc::new(Status::new(W::RESOURCE, scope.clone()));
+        let since = self.known_since;
+        let status = Arc::new(Status::new(W::RESOURCE, scope.clone(), since));
         self.record(status.clone());
         let feed = Feed {
             api: self.api.clone(),
@@ -340,7 +421,22 @@ impl Source for Cluster {
             out.ours("rutter_namer_watch_events_total", &labels, record.events);
             out.ours("rutter_namer_watch_errors_total", &labels, record.errors);
             out.ours("rutter_namer_watch_lists_total", &labels, record.lists);
+            out.ours("rutter_namer_watch_audits_total", &labels, record.audits);
             out.ours("rutter_namer_watch_repairs_total", &labels, record.repairs);
+            out.ours(
+                "rutter_namer_watch_silences_total",
+                &labels,
+                record.silences,
+            );
+            out.ours("rutter_namer_watch_doubts_total", &labels, record.doubts);
         }
+        let labels = [("namer", "io.l5d.k8s")];
+        let keeper = self.inner.shared.keeper.as_ref();
+        let (at, writes, failures) = keeper.map(Keeper::counts).unwrap_or_default();
+        #[expect(clippy::cast_precision_loss, reason = "2^52 seconds are far off")]
+        let at = at as f64;
+        out.our_gauge("rutter_snapshot_last_write_timestamp_seconds", &labels, at);
+        out.ours("rutter_snapshot_writes_total", &labels, writes);
+        out.ours("rutter_snapshot_failures_total", &labels, failures);
     }
 }

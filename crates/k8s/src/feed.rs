@@ -1,19 +1,23 @@
 //! Keeps the view up to date with one kind of object: a list, then watches from its version on, for ever.
 //!
 //! Errors never delete. Whatever goes wrong, what is held stays until a new list is whole; a watch that breaks goes on
-//! from the last version seen, and only a version that the API server has forgotten (410) asks for a new list.
+//! from the last version seen, and only a version that the API server has forgotten (410) asks for a new list. A list
+//! that lacks more than half of what is held is doubted: it adds at once, and removes when the next one agrees.
+//!
+//! Where the API server can do it, the list is the beginning of the watch: one request for both.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use telemetry::code::Watching;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::api::{Api, ApiError, WatchEvent};
+use crate::api::{Api, ApiError, Watch, WatchEvent};
 use crate::backoff::{Backoff, between};
-use crate::objects::{Key, Wire};
+use crate::objects::{Key, Object, Wire};
 use crate::status::{Record, Status};
 use crate::table::{Event, Scope};
 use crate::view::{View, Viewed};
@@ -23,6 +27,8 @@ use crate::view::{View, Viewed};
 pub struct Timing {
     /// How long an answer, or the next piece of a list, may take.
     pub patience: Duration,
+    /// How long a list that comes as a stream may take as a whole.
+    pub stream: Duration,
     /// The first wait after a failure; doubled up to `retry_most`, with jitter.
     pub retry_first: Duration,
     /// The longest wait after a failure. Short, since routers are to be right within 5 s of the API server's return.
@@ -30,7 +36,7 @@ pub struct Timing {
     /// The wait after a refusal for want of permissions.
     pub retry_forbidden: Duration,
     /// The least time from one whole list to the next: with 410 on every watch, lists are all that is left, and they
-    /// are dear.
+    /// are dear. A list that is doubted is confirmed by another one after this time.
     pub relist: Duration,
     /// How long the API server is asked to keep a watch open, at most; below the 5 minutes after which many balancers
     /// cut it.
@@ -42,12 +48,17 @@ pub struct Timing {
     pub audit: Duration,
     /// How long events up to that list may still be under way.
     pub settle: Duration,
+    /// The least time from one snapshot on disk to the next.
+    pub save: Duration,
+    /// The longest time until the next one, when nothing changes but the time of the last confirmation.
+    pub save_anyway: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
         Self {
             patience: Duration::from_secs(10),
+            stream: Duration::from_secs(120),
             retry_first: Duration::from_millis(50),
             retry_most: Duration::from_secs(4),
             retry_forbidden: Duration::from_secs(5),
@@ -56,6 +67,8 @@ impl Default for Timing {
             silence: Duration::from_secs(45),
             audit: Duration::from_secs(300),
             settle: Duration::from_secs(5),
+            save: Duration::from_secs(10),
+            save_anyway: Duration::from_secs(900),
         }
     }
 }
@@ -68,6 +81,8 @@ enum End {
     Silent,
     /// A comparison with a fresh list found differences.
     Wrong,
+    /// It is time for the list that confirms the one before, or doesn't.
+    Doubtful,
     /// Something failed.
     Failed(ApiError),
 }
@@ -79,7 +94,7 @@ pub(crate) struct Feed {
     pub(crate) scope: Scope,
     pub(crate) timing: Timing,
     pub(crate) status: Arc<Status>,
-    /// Whether the API server refuses the list.
+    /// Whether the API server refuses the list, for want of permissions.
     pub(crate) forbidden: watch::Sender<bool>,
 }
 
@@ -90,10 +105,11 @@ impl Feed {
         let mut version = None;
         let mut next_list = Instant::now();
         let mut refusals = 0;
+        let mut lists = Lists::default();
         loop {
             let Some(from) = version.clone() else {
                 sleep_until(next_list).await;
-                match self.list::<W>().await {
+                match self.begin::<W>(&mut lists).await {
                     Ok(fresh) => {
                         version = Some(fresh);
                         next_list = Instant::now()
@@ -109,7 +125,8 @@ impl Feed {
                 continue;
             };
             let opened = Instant::now();
-            let (end, reached) = self.watch::<W>(&from).await;
+            let confirm = lists.doubted.then_some(next_list);
+            let (end, reached) = self.watch::<W>(&from, lists.open.take(), confirm).await;
             let lively = reached != from || opened.elapsed() > self.timing.retry_most;
             if lively {
                 backoff.reset();
@@ -118,7 +135,8 @@ impl Feed {
             version = Some(reached);
             match end {
                 End::Closed => sleep(backoff.wait()).await,
-                End::Silent => self.status.change(|record| record.silences += 1),
+                End::Silent => self.note_silence(),
+                End::Doubtful => version = None,
                 End::Wrong => {
                     version = None;
                     // The differences are known: no reason to wait.
@@ -162,33 +180,113 @@ impl Feed {
         wait
     }
 
-    /// Fetches a whole list and puts it in place; its version.
-    async fn list<W: Wire<Value: Viewed>>(&self) -> Result<String, ApiError> {
-        let list = self.api.list::<W>(&self.scope).await;
-        self.forbidden.send_if_modified(|forbidden| {
-            let now = list.as_ref().is_err_and(ApiError::forbidden);
-            std::mem::replace(forbidden, now) != now
-        });
-        let list = list?;
-        let (resource, scope, objects) =
-            (self.status.resource.plural, &self.scope, list.items.len());
-        let items = list.items.into_iter().map(Event::InitApply);
-        self.view.apply(
+    fn note_silence(&self) {
+        let (resource, scope, code) = (
+            self.status.resource.plural,
             &self.scope,
-            std::iter::once(Event::Init)
-                .chain(items)
-                .chain([Event::InitDone]),
+            Watching::K03.entry().code,
         );
-        self.status.listed(&list.version);
-        info!(resource, %scope, objects, version = list.version, "listed");
+        warn!(resource, %scope, code, "the watch was silent, opening it anew");
+        self.status.change(|record| record.silences += 1);
+    }
+
+    /// Has a whole list and puts it in place; its version.
+    async fn begin<W: Wire<Value: Viewed>>(&self, lists: &mut Lists) -> Result<String, ApiError> {
+        if !std::mem::take(&mut lists.by_itself) && self.api.streams().await? {
+            match self.stream::<W>().await {
+                Ok((version, objects, watch)) => {
+                    self.allowed(true);
+                    self.put(&version, objects, lists);
+                    lists.open = Some(watch);
+                    return Ok(version);
+                }
+                Err(error) if error.misunderstood() => self.api.stop_streaming(),
+                // The list itself says what is missing; and where watches are refused, lists are what is left.
+                Err(ApiError::Status { .. }) => {}
+                Err(error) => {
+                    // Perhaps something on the way holds back streams.
+                    lists.by_itself = true;
+                    return Err(error);
+                }
+            }
+        }
+        let list = self.api.list::<W>(&self.scope).await;
+        self.allowed(!list.as_ref().is_err_and(ApiError::forbidden));
+        let list = list?;
+        self.put(&list.version, list.items, lists);
         Ok(list.version)
     }
 
-    /// Follows one watch from `version` on to its end; the version it reached.
-    async fn watch<W: Wire<Value: Viewed>>(&self, version: &str) -> (End, String) {
+    fn allowed(&self, allowed: bool) {
+        self.forbidden
+            .send_if_modified(|forbidden| std::mem::replace(forbidden, !allowed) == allowed);
+    }
+
+    /// Opens a watch that begins with the list, and takes that.
+    async fn stream<W: Wire>(&self) -> Result<(String, Vec<Object<W::Value>>, Watch), ApiError> {
+        let end = Instant::now() + self.timing.stream;
+        let limit = self.watch_limit();
+        let mut watch = self.api.list_and_watch::<W>(&self.scope, limit).await?;
+        let mut objects = Vec::new();
+        loop {
+            let until = end.min(Instant::now() + self.timing.patience);
+            let late = |_| match Instant::now() < end {
+                true => ApiError::Silent(self.timing.patience),
+                false => ApiError::Slow(self.timing.stream),
+            };
+            match timeout_at(until, watch.next::<W>()).await.map_err(late)?? {
+                Some(WatchEvent::Apply(object, _)) => objects.push(object),
+                Some(WatchEvent::Delete(gone, _)) => objects.retain(|object| object.key != gone),
+                Some(WatchEvent::Bookmark(_)) => {}
+                Some(WatchEvent::Whole(version)) => return Ok((version, objects, watch)),
+                None => {
+                    let what = "the list broke off".to_owned();
+                    return Err(ApiError::Unreachable(what));
+                }
+            }
+        }
+    }
+
+    /// Puts a whole list in the place of what is held, or, when it lacks most of that for the first time, beside it.
+    fn put<V: Viewed>(&self, version: &str, objects: Vec<Object<V>>, lists: &mut Lists) {
+        let (resource, scope, count) = (self.status.resource.plural, &self.scope, objects.len());
+        let (held, missing) = self.view.missing_from(&self.scope, &objects);
+        lists.doubted = !lists.doubted && missing * 2 > held;
+        if lists.doubted {
+            let code = Watching::K04.entry().code;
+            warn!(resource, %scope, code, held, missing, "the list lacks most of what is known, which stays until another list agrees");
+            self.view
+                .apply(&self.scope, objects.into_iter().map(Event::Apply));
+            self.status.change(|record| record.doubts += 1);
+        } else {
+            let items = objects.into_iter().map(Event::InitApply);
+            let whole = std::iter::once(Event::Init)
+                .chain(items)
+                .chain([Event::InitDone]);
+            self.view.apply(&self.scope, whole);
+        }
+        self.status.listed(version);
+        info!(resource, %scope, objects = count, version, "listed");
+    }
+
+    fn watch_limit(&self) -> Duration {
+        between(self.timing.watch * 2 / 3, self.timing.watch)
+    }
+
+    /// Follows one watch from `version` on to its end; the version it reached. `open` is the watch that a list began.
+    async fn watch<W: Wire<Value: Viewed>>(
+        &self,
+        version: &str,
+        open: Option<Watch>,
+        confirm: Option<Instant>,
+    ) -> (End, String) {
         let mut reached = version.to_owned();
-        let limit = between(self.timing.watch * 2 / 3, self.timing.watch);
-        let mut stream = match self.api.watch::<W>(&self.scope, version, limit).await {
+        let limit = self.watch_limit();
+        let opened = match open {
+            Some(watch) => Ok(watch),
+            None => self.api.watch::<W>(&self.scope, version, limit).await,
+        };
+        let mut stream = match opened {
             Ok(stream) => stream,
             Err(error) => return (End::Failed(error), reached),
         };
@@ -200,6 +298,9 @@ impl Feed {
             let event = tokio::select! {
                 event = stream.next::<W>() => event,
                 () = sleep_until(deadline) => return (End::Silent, reached),
+                () = sleep_until(confirm.unwrap_or(deadline)), if confirm.is_some() => {
+                    return (End::Doubtful, reached);
+                }
                 list = &mut audit => {
                     if self.compare::<W>(&list) > 0 {
                         return (End::Wrong, reached);
@@ -215,7 +316,7 @@ impl Feed {
                     let version = at.parse().unwrap_or(0);
                     (Some(Event::Delete(key, version)), at)
                 }
-                Ok(Some(WatchEvent::Bookmark(at))) => (None, at),
+                Ok(Some(WatchEvent::Bookmark(at) | WatchEvent::Whole(at))) => (None, at),
                 Ok(None) => return (End::Closed, reached),
                 Err(error) => return (End::Failed(error), reached),
             };
@@ -247,10 +348,22 @@ impl Feed {
         if let Some(first) = wrong.first() {
             let (resource, scope, objects) =
                 (self.status.resource.plural, &self.scope, wrong.len());
-            warn!(resource, %scope, objects, %first, "the watch missed changes, listing again");
+            let code = Watching::K05.entry().code;
+            warn!(resource, %scope, code, objects, %first, "the watch missed changes, listing again");
         }
         wrong.len()
     }
+}
+
+/// What one list leaves for the next, or for the watch.
+#[derive(Default)]
+struct Lists {
+    /// The last list lacked most of what is held, which is still there.
+    doubted: bool,
+    /// The next list is fetched by itself, since the last one broke off as a stream.
+    by_itself: bool,
+    /// The watch that the last list began.
+    open: Option<Watch>,
 }
 
 /// Whether two failures in a row are worth one line in the log.

@@ -1,7 +1,8 @@
 //! From a Kubernetes API to the states of `naming`. Reading order: [`objects`] is what is kept of EndpointSlices and
 //! Services, [`table`] takes in the events of a watch, [`merge`] makes endpoints of a service's slices; these three are
 //! pure. `view` holds it all and tells who uses a name; [`namer`] asks it. [`api`] talks to the API server, [`feed`]
-//! drives one list and watch, [`cluster`] all of them; [`review`] asks for permissions.
+//! drives one list and watch, [`cluster`] all of them; [`snapshot`] is what of it is on disk, `keep` reads and writes it;
+//! [`review`] asks for permissions.
 //!
 //! Not here: what a dtab means (`dtab`), what happens with an endpoint (`router`).
 
@@ -9,11 +10,13 @@ pub mod api;
 mod backoff;
 pub mod cluster;
 pub mod feed;
+mod keep;
 pub mod merge;
 pub mod namer;
 pub mod namespaces;
 pub mod objects;
 pub mod review;
+pub mod snapshot;
 pub mod status;
 pub mod table;
 mod view;

@@ -88,13 +88,19 @@ fn targeted<'a>(slices: impl Iterator<Item = &'a Members>, port: &ServicePort) -
     }
 }
 
-/// The addresses of a Service's load balancer at one of its ports; Neg when it has no such port or no balancer.
-pub fn external(service: &Service, port: &Port) -> Resolved {
-    let found = service.ports.iter().find(|own| match port {
+/// A Service's port by its name or number.
+#[must_use]
+pub fn port_of<'a>(service: &'a Service, port: &Port) -> Option<&'a ServicePort> {
+    service.ports.iter().find(|own| match port {
         Port::Name(name) => own.name == *name,
         Port::Number(number) => own.number == *number,
-    });
-    let Some(found) = found else {
+    })
+}
+
+/// The IP addresses of a Service's load balancer at one of its ports; Neg when it has no such port or no balancer with
+/// an IP address.
+pub fn external(service: &Service, port: &Port) -> Resolved {
+    let Some(found) = port_of(service, port) else {
         return Resolved::Neg;
     };
     let ips = service.ingress.iter().filter_map(|ingress| match ingress {
@@ -160,4 +166,4 @@ fn usable(merged: &BTreeMap<SocketAddr, (Condition, Option<&Arc<str>>)>) -> Vec<
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

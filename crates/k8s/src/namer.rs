@@ -1,15 +1,19 @@
 //! The namers `io.l5d.k8s`, `io.l5d.k8s.ns` and `io.l5d.k8s.external`: from a path's segments to a query of the view.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dtab::{NameTree, Path, Segment};
-use naming::{Activity, Bound, Name, Namer, Reads, Target};
+use naming::namers::Dns;
+use naming::namers::dns::Host;
+use naming::{Activity, Addr, Addrs, Bound, Endpoint, Name, Namer, Reads, Target};
 use serde_json::{Map, Value, json};
 
 use crate::cluster::Inner;
 use crate::merge::Port;
 use crate::objects::Key;
-use crate::view::{Found, Kind, Query};
+use crate::view::{Answer, Found, Kind, Query};
 
 /// Which of the namers, with its keys.
 #[derive(Clone, Debug)]
@@ -20,6 +24,8 @@ pub struct NamerConfig {
     pub kind: NamerKind,
     /// The key of a label whose value is one more segment of each path.
     pub label_selector: Option<String>,
+    /// Who resolves the host names of load balancers; without it they lead nowhere.
+    pub dns: Option<Dns>,
 }
 
 /// What a path holds behind the prefix, and where it leads.
@@ -41,6 +47,7 @@ impl NamerConfig {
             prefix: Path::utf8(["io.l5d.k8s"]),
             kind: NamerKind::Everywhere,
             label_selector: None,
+            dns: None,
         }
     }
 
@@ -52,6 +59,7 @@ impl NamerConfig {
             prefix: Path::utf8(["io.l5d.k8s.ns"]),
             kind,
             label_selector: None,
+            dns: None,
         }
     }
 
@@ -62,6 +70,7 @@ impl NamerConfig {
             prefix: Path::utf8(["io.l5d.k8s.external"]),
             kind: NamerKind::External,
             label_selector: None,
+            dns: None,
         }
     }
 
@@ -69,6 +78,13 @@ impl NamerConfig {
     #[must_use]
     pub fn at(self, prefix: Path) -> Self {
         Self { prefix, ..self }
+    }
+
+    /// The same with somebody who resolves host names.
+    #[must_use]
+    pub fn resolving(self, dns: Dns) -> Self {
+        let dns = Some(dns);
+        Self { dns, ..self }
     }
 
     /// The same with a label's key.
@@ -158,8 +174,56 @@ impl ServiceNamer {
         segment.as_str().map(str::to_ascii_lowercase)
     }
 
+    /// The host names of a load balancer, followed.
+    fn hosts(&self, query: &Query, reads: &mut Reads) -> Option<Hosts> {
+        let dns = self.config.dns.as_ref().filter(|_| query.external)?;
+        let (hosts, port) = self.cluster.shared.view.balancer_hosts(query, reads)?;
+        let followed = hosts.iter().map(|host| dns.follow(host)).collect();
+        Some(Hosts { followed, port })
+    }
+
     fn whole(&self, rest: &Path) -> Path {
         Path::utf8(["#"]).concat(&self.config.prefix).concat(rest)
+    }
+}
+
+/// Host names, and the port on each of their addresses.
+struct Hosts {
+    followed: Vec<Arc<Host>>,
+    port: u16,
+}
+
+/// The addresses of a load balancer that has host names: what DNS says of these, and the IP addresses beside them.
+struct BalancerAddrs {
+    hosts: Hosts,
+    addresses: Option<Arc<Answer>>,
+}
+
+impl Addrs for BalancerAddrs {
+    fn addr(&self, reads: &mut Reads) -> Addr {
+        let mut found = BTreeMap::<SocketAddr, Endpoint>::new();
+        let mut without = None;
+        let of_hosts = self.hosts.followed.iter();
+        let mut all: Vec<_> = of_hosts
+            .map(|host| host.addr(self.hosts.port, reads))
+            .collect();
+        all.extend(self.addresses.iter().map(|answer| answer.addr(reads)));
+        for addr in all {
+            match addr {
+                Addr::Bound(endpoints) => {
+                    found.extend(endpoints.iter().map(|one| (one.addr, one.clone())));
+                }
+                // One name that is known is enough; without any, waiting is better than an error, and that than Neg.
+                Addr::Pending => without = Some(Addr::Pending),
+                Addr::Failed(why) if without.is_none() => without = Some(Addr::Failed(why)),
+                Addr::Failed(_) | Addr::Neg => {}
+            }
+        }
+        match (found.is_empty(), without) {
+            (true, Some(without)) => without,
+            (true, None) => Addr::Neg,
+            (false, _) => Addr::bound(found.into_values()),
+        }
     }
 }
 
@@ -179,7 +243,18 @@ impl Namer for ServiceNamer {
         };
         let namespace = query.service.namespace.clone();
         let shared = &self.cluster.shared;
-        match shared.view.find(query, reads) {
+        let hosts = self.hosts(&query, reads);
+        let found = shared.view.find(query, reads);
+        if let (Some(hosts), Found::Neg | Found::Bound(_)) = (hosts, &found) {
+            let addresses = match found {
+                Found::Bound(answer) => Some(answer),
+                _ => None,
+            };
+            let addrs = BalancerAddrs { hosts, addresses };
+            let bound = Bound::to(id, residual, Target::Endpoints(Arc::new(addrs)));
+            return Activity::Ok(NameTree::Leaf(Name::Bound(bound)));
+        }
+        match found {
             Found::Pending(kind) => Activity::pending(shared.waiting_for(kind, &namespace)),
             Found::Neg => Activity::Ok(NameTree::Neg),
             Found::Bound(answer) => {

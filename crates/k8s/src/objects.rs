@@ -1,11 +1,13 @@
 //! What is kept of Kubernetes' objects: a few fields each, the rest is skipped while parsing. Everything that the wire
 //! allows to be absent or null may be so here.
+//!
+//! The kept types are also what a snapshot on disk holds: a change of their fields is a new `snapshot::VERSION`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The label by which an EndpointSlice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -107,7 +109,7 @@ impl Meta {
 }
 
 /// The endpoints that one object (an EndpointSlice, or a whole Endpoints) adds to a service.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Members {
     /// The service's name, in the object's namespace; empty: of no service.
     pub service: Arc<str>,
@@ -118,7 +120,7 @@ pub struct Members {
 }
 
 /// Endpoints that share their port numbers.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Subset {
     /// The TCP ports with a number.
     pub ports: Vec<MemberPort>,
@@ -127,7 +129,7 @@ pub struct Subset {
 }
 
 /// One port of a subset.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberPort {
     /// The Service's name for the port; empty when it has none.
     pub name: Box<str>,
@@ -136,7 +138,7 @@ pub struct MemberPort {
 }
 
 /// One address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// The pod's address.
     pub ip: IpAddr,
@@ -147,7 +149,7 @@ pub struct Member {
 }
 
 /// Whether an endpoint takes requests, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Condition {
     /// Takes requests.
     Ready,
@@ -158,7 +160,7 @@ pub enum Condition {
 }
 
 /// A Service, for its ports and its load balancer.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     /// The object's labels.
     pub labels: BTreeMap<String, String>,
@@ -169,7 +171,7 @@ pub struct Service {
 }
 
 /// A port of a Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// Empty when the Service has a single port without a name.
     pub name: Box<str>,
@@ -180,7 +182,7 @@ pub struct ServicePort {
 }
 
 /// A Service port's `targetPort`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TargetPort {
     /// This number on each pod.
     Number(u16),
@@ -189,7 +191,7 @@ pub enum TargetPort {
 }
 
 /// One address of a load balancer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ingress {
     /// An IP address.
     Ip(IpAddr),

@@ -53,7 +53,8 @@ pub struct Record {
     pub phase: Phase,
     /// The last resourceVersion seen; empty before the first list.
     pub version: String,
-    /// When the API server last said anything about this kind; before that, the beginning.
+    /// When the API server last said anything about this kind; before that, when the snapshot that is served was
+    /// confirmed, or the beginning.
     pub last_contact: Instant,
     /// When the last whole list came.
     pub last_list: Option<Instant>,
@@ -71,6 +72,8 @@ pub struct Record {
     pub errors: u64,
     /// Watches that were given up because nothing came.
     pub silences: u64,
+    /// Lists without more than half of what was held, which another list had to confirm.
+    pub doubts: u64,
     /// Comparisons with a fresh list.
     pub audits: u64,
     /// Objects that such a comparison found wrong; any at all means that the watch lied.
@@ -80,11 +83,12 @@ pub struct Record {
 }
 
 impl Status {
-    pub(crate) fn new(resource: Resource, scope: Scope) -> Self {
+    /// `known_since` is when what is held was confirmed last: by a snapshot's writer, or nothing is held and it is now.
+    pub(crate) fn new(resource: Resource, scope: Scope, known_since: Instant) -> Self {
         let record = Record {
             phase: Phase::Listing,
             version: String::new(),
-            last_contact: Instant::now(),
+            last_contact: known_since,
             last_list: None,
             last_event: None,
             last_audit: None,
@@ -93,6 +97,7 @@ impl Status {
             events: 0,
             errors: 0,
             silences: 0,
+            doubts: 0,
             audits: 0,
             repairs: 0,
             error: None,
@@ -176,15 +181,18 @@ impl Status {
             "request": self.resource.path(self.scope.namespace()),
             "state": record.phase.as_str(),
             "streaming": record.phase == Phase::Watching,
+            "confirmed": record.lists > 0,
             "version": record.version,
             "ageSeconds": record.last_contact.elapsed().as_secs_f64(),
             "lastListSecondsAgo": ago(record.last_list),
             "lastEventSecondsAgo": ago(record.last_event),
+            "lastAuditSecondsAgo": ago(record.last_audit),
             "lists": record.lists,
             "watches": record.watches,
             "events": record.events,
             "errors": record.errors,
             "silences": record.silences,
+            "doubts": record.doubts,
             "audits": record.audits,
             "repairs": record.repairs,
             "error": record.error.map(|error| error.to_string()),

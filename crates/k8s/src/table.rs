@@ -1,7 +1,7 @@
 //! What a watch has told so far: a pure table of objects that takes in events. It never does I/O, and a relist never
 //! empties it: the new list is collected beside the old one and takes its place when it is whole.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::objects::{Key, Object};
@@ -198,6 +198,22 @@ impl<V: Clone + PartialEq> Table<V> {
     /// All keys and values, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &V)> {
         self.live.iter().map(|(key, held)| (key, &held.value))
+    }
+
+    /// All objects with their versions, in no order.
+    pub fn objects(&self) -> impl Iterator<Item = (&Key, u64, &V)> {
+        self.live
+            .iter()
+            .map(|(key, held)| (key, held.version, &held.value))
+    }
+
+    /// How many objects of `scope` are held, and how many of these `list` does not have.
+    #[must_use]
+    pub fn missing_from(&self, scope: &Scope, list: &HashSet<&Key>) -> (usize, usize) {
+        let held = self.live.keys().filter(|key| scope.covers(&key.namespace));
+        held.fold((0, 0), |(held, missing), key| {
+            (held + 1, missing + usize::from(!list.contains(key)))
+        })
     }
 
     /// How many objects are held.

@@ -8,12 +8,15 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use naming::{Addr, Addrs, Reads, Var};
+use serde::{Deserialize, Serialize};
 
 use crate::merge::{self, Port, Resolved};
-use crate::objects::{Key, Members, Service};
+use crate::objects::{Ingress, Key, Members, Object, Service};
+use crate::snapshot::{Content, Listed, Saved};
 use crate::table::{Change, Event, Scope, Table};
 
 /// How many variables the services share for appearing and disappearing. With 2,000 services, such a change wakes the
@@ -32,7 +35,8 @@ pub(crate) struct Query {
 }
 
 /// The kinds of objects that are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// EndpointSlices, or Endpoints in their place.
     Members,
@@ -84,6 +88,10 @@ pub(crate) struct State {
     by_service: HashMap<Key, BTreeSet<Key>>,
     answers: HashMap<Key, HashMap<Query, Arc<Answer>>>,
     listed: HashSet<(Kind, Scope)>,
+    /// How often something changed that a snapshot would have.
+    changes: u64,
+    /// Addresses whose node is to be told, and where.
+    nodes: Vec<(IpAddr, Var<Option<Arc<str>>>)>,
 }
 
 impl Default for View {
@@ -125,9 +133,11 @@ impl View {
             let done = matches!(event, Event::InitDone);
             for change in V::table(&mut state).apply(scope, event) {
                 V::index(&mut state, change, &mut touched);
+                state.changes += 1;
             }
             news |= done && state.listed.insert((V::KIND, scope.clone()));
         }
+        state.changes += u64::from(news);
         for (service, other_ports) in touched {
             state.refresh(&service);
             if other_ports {
@@ -166,6 +176,85 @@ impl View {
         at: u64,
     ) -> Vec<Key> {
         V::table(&mut self.lock()).differences(scope, list, at)
+    }
+
+    /// How many objects of `scope` are held, and how many of these are not among `objects`.
+    pub(crate) fn missing_from<V: Viewed>(
+        &self,
+        scope: &Scope,
+        objects: &[Object<V>],
+    ) -> (usize, usize) {
+        let list: HashSet<&Key> = objects.iter().map(|object| &object.key).collect();
+        V::table(&mut self.lock()).missing_from(scope, &list)
+    }
+
+    /// Tells `node` on which node the endpoint with the address `ip` runs, now and whenever a slice says so.
+    pub(crate) fn learn_node(&self, ip: IpAddr, node: Var<Option<Arc<str>>>) {
+        let mut state = self.lock();
+        for (_, members) in state.members.iter() {
+            tell_node(&[(ip, node.clone())], members);
+        }
+        state.nodes.push((ip, node));
+    }
+
+    /// How often something changed that a snapshot would have.
+    pub(crate) fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    /// All that is held, for a snapshot; and the number of changes up to it.
+    pub(crate) fn save(&self, target: String, confirmed: u64) -> (Content, u64) {
+        let state = self.lock();
+        let listed = state
+            .listed
+            .iter()
+            .map(|(kind, scope)| Listed::new(*kind, scope));
+        let members = state.members.objects();
+        let services = state.services.objects();
+        let content = Content {
+            target,
+            confirmed,
+            listed: listed.collect(),
+            members: members
+                .map(|(key, version, value)| Saved::new(key, version, value.clone()))
+                .collect(),
+            services: services
+                .map(|(key, version, value)| Saved::new(key, version, value.clone()))
+                .collect(),
+        };
+        (content, state.changes)
+    }
+
+    /// Takes in a snapshot, before anything is known.
+    pub(crate) fn restore(&self, content: Content) {
+        let members = content.members.into_iter().map(Saved::object);
+        self.apply(&Scope::Cluster, members.map(Event::Apply));
+        let services = content.services.into_iter().map(Saved::object);
+        self.apply(&Scope::Cluster, services.map(Event::Apply));
+        let listed = content.listed.iter();
+        self.lock()
+            .listed
+            .extend(listed.map(|listed| (listed.kind, listed.scope())));
+        self.known.set(self.known.version() + 1);
+    }
+
+    /// The host names among the addresses of a Service's load balancer, and the port on them; `reads` tells when that
+    /// changes. None when there are none.
+    pub(crate) fn balancer_hosts(
+        &self,
+        query: &Query,
+        reads: &mut Reads,
+    ) -> Option<(Vec<Box<str>>, u16)> {
+        self.bucket(&query.service).read(reads);
+        let state = self.lock();
+        let service = state.labelled(query)?;
+        let port = merge::port_of(service, &query.port)?.number;
+        let hosts = service.ingress.iter().filter_map(|ingress| match ingress {
+            Ingress::Host(host) => Some(host.clone()),
+            Ingress::Ip(_) => None,
+        });
+        let hosts: Vec<_> = hosts.collect();
+        (!hosts.is_empty()).then_some((hosts, port))
     }
 
     /// Which Services, and which services with endpoints, are held.
@@ -265,20 +354,25 @@ impl State {
         })
     }
 
+    /// The Service itself, when it has the label that the query asks for.
+    fn labelled(&self, query: &Query) -> Option<&Service> {
+        let service = self.services.get(&query.service)?;
+        let has = |(key, value): &(Arc<str>, Arc<str>)| {
+            service
+                .labels
+                .get(&**key)
+                .is_some_and(|own| **own == **value)
+        };
+        query.label.as_ref().is_none_or(has).then_some(service)
+    }
+
     fn resolve(&self, query: &Query) -> Resolved {
-        let service = self.services.get(&query.service);
         if query.external {
-            let labelled = service.filter(|service| match &query.label {
-                Some((key, value)) => service
-                    .labels
-                    .get(&**key)
-                    .is_some_and(|own| **own == **value),
-                None => true,
-            });
-            return labelled.map_or(Resolved::Neg, |service| {
+            return self.labelled(query).map_or(Resolved::Neg, |service| {
                 merge::external(service, &query.port)
             });
         }
+        let service = self.services.get(&query.service);
         let slices = self.slices(&query.service, query.label.as_ref());
         match (&query.port, service) {
             (Port::Name(name), _) => merge::named(slices, name),
@@ -330,6 +424,9 @@ impl Viewed for Members {
     fn index(state: &mut State, change: Change<Self>, touched: &mut HashMap<Key, bool>) {
         let Change { key, before } = change;
         let after = state.members.get(&key);
+        if let Some(after) = after {
+            tell_node(&state.nodes, after);
+        }
         let other_ports = match (&before, after) {
             (Some(before), Some(after)) => !same_shape(before, after),
             _ => true,
@@ -353,6 +450,20 @@ impl Viewed for Members {
         }
         for service in old.into_iter().chain(new) {
             *touched.entry(service).or_default() |= other_ports;
+        }
+    }
+}
+
+/// Tells those who wait for an address's node what these endpoints say. Whether an endpoint is ready says nothing about
+/// where it is; and a node that is known stays so when no slice names it any more.
+fn tell_node(nodes: &[(IpAddr, Var<Option<Arc<str>>>)], members: &Members) {
+    for (ip, told) in nodes {
+        let all = members.subsets.iter().flat_map(|subset| &subset.members);
+        let node = all
+            .filter(|member| member.ip.to_canonical() == ip.to_canonical())
+            .find_map(|member| member.node.clone());
+        if node.is_some() {
+            told.set_if_new(node);
         }
     }
 }
@@ -383,8 +494,13 @@ impl Viewed for Service {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
-    use crate::objects::{Condition, Member, MemberPort, Object, Subset};
+    use crate::objects::{Condition, Member, MemberPort, Subset};
 
     fn slice(name: &str, service: &str, ips: &[&str]) -> Object<Members> {
         let member = |ip: &&str| Member {
@@ -584,5 +700,160 @@ mod tests {
         );
         assert!(reads.stale(), "who only read it is told, too");
         assert!(view.lock().answers.is_empty());
+    }
+
+    /// One true change of a slice; none: it is deleted.
+    type Step = (u8, Option<Members>);
+
+    fn histories() -> impl Strategy<Value = Vec<Step>> {
+        let members =
+            (merge::tests::any_slice(), 0..2usize).prop_map(|(members, service)| Members {
+                service: ["web", "api"][service].into(),
+                ..members
+            });
+        // A slice changes more often than it goes away.
+        let change = prop_oneof![3 => members.prop_map(Some), 1 => Just(None)];
+        proptest::collection::vec((0..4u8, change), 1..30)
+    }
+
+    /// What the watch says of the steps, each with its place in history as its version.
+    fn events(steps: &[Step], from: usize) -> Vec<Event<Members>> {
+        let event = |(at, (name, change)): (usize, &Step)| {
+            let (key, version) = (Key::new("a", &format!("s{name}")), (from + at + 1) as u64);
+            match change {
+                None => Event::Delete(key, version),
+                Some(value) => Event::Apply(Object {
+                    key,
+                    version,
+                    value: value.clone(),
+                }),
+            }
+        };
+        steps.iter().enumerate().map(event).collect()
+    }
+
+    /// What is there after the steps, with versions.
+    fn truth(steps: &[Step]) -> BTreeMap<u8, (u64, Members)> {
+        let mut state = BTreeMap::new();
+        for (at, (name, change)) in steps.iter().enumerate() {
+            match change {
+                Some(members) => _ = state.insert(*name, (at as u64 + 1, members.clone())),
+                None => _ = state.remove(name),
+            }
+        }
+        state
+    }
+
+    /// Some events told twice, some in the wrong order.
+    fn garbled(mut events: Vec<Event<Members>>, noise: &[(Index, Index)]) -> Vec<Event<Members>> {
+        for (from, to) in noise
+            .iter()
+            .filter(|_| !events.is_empty())
+            .collect::<Vec<_>>()
+        {
+            let (from, to) = (from.index(events.len()), to.index(events.len()));
+            if from % 2 == 0 {
+                events.insert(to, events[from].clone());
+            } else {
+                events.swap(from, to);
+            }
+        }
+        events
+    }
+
+    fn sorted(answer: &Addr) -> Option<Vec<std::net::SocketAddr>> {
+        match answer {
+            Addr::Bound(endpoints) => Some(endpoints.iter().map(|one| one.addr).collect()),
+            _ => None,
+        }
+    }
+
+    fn agrees(
+        view: &View,
+        truth: &BTreeMap<u8, (u64, Members)>,
+        held: &mut Vec<(Query, Arc<Answer>)>,
+    ) {
+        for service in ["web", "api"] {
+            let all = truth.values().map(|(_, members)| members);
+            let own: Vec<_> = all
+                .filter(|members| *members.service == *service)
+                .cloned()
+                .collect();
+            for port in ["http", "admin"] {
+                let want = merge::tests::reference(&own, port);
+                let found = match view.find(query(service, port), &mut Reads::new()) {
+                    Found::Bound(answer) => {
+                        let found = sorted(&answer.addr.get());
+                        held.push((query(service, port), answer));
+                        found
+                    }
+                    Found::Neg => None,
+                    Found::Pending(_) => panic!("listed long ago"),
+                };
+                assert_eq!(found, want, "{service} {port}");
+                // Whoever has had an answer since long ago sees the same.
+                for (_, answer) in held.iter().filter(|(own, _)| *own == query(service, port)) {
+                    assert_eq!(sorted(&answer.addr.get()), want, "{service} {port}, held");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_history_however_garbled_ends_as_the_reference_merge(
+            steps in histories(),
+            list_at in any::<Index>(),
+            noise in proptest::collection::vec(any::<(Index, Index)>(), 0..20),
+        ) {
+            let view = listed();
+            let (list_at, mut held) = (list_at.index(steps.len() + 1), Vec::new());
+            let (before, after) = steps.split_at(list_at);
+            view.apply(&Scope::Cluster, garbled(events(before, 0), &noise));
+            agrees(&view, &truth(before), &mut held);
+            // The watch was lost: a list, and the watch from there.
+            let list = truth(before).into_iter().map(|(name, (version, value))| Event::InitApply(Object {
+                key: Key::new("a", &format!("s{name}")),
+                version,
+                value,
+            }));
+            view.apply(&Scope::Cluster, std::iter::once(Event::Init).chain(list).chain([Event::InitDone]));
+            agrees(&view, &truth(before), &mut held);
+            view.apply(&Scope::Cluster, garbled(events(after, list_at), &noise));
+            agrees(&view, &truth(&steps), &mut held);
+            // A snapshot of it all is the same again.
+            let (saved, _) = view.save("t".to_owned(), 0);
+            let other = View::default();
+            other.restore(saved);
+            agrees(&other, &truth(&steps), &mut Vec::new());
+        }
+    }
+
+    #[test]
+    fn the_node_of_an_address_is_learnt_from_slices_of_any_condition() {
+        let on = |name: &str, ip: &str, node: Option<&str>| {
+            let mut object = slice(name, "web", &[ip]);
+            let member = &mut object.value.subsets[0].members[0];
+            member.node = node.map(Into::into);
+            member.condition = Condition::NotReady;
+            Event::Apply(object)
+        };
+        let view = listed();
+        view.apply(
+            &Scope::Cluster,
+            [on("s1", "10.0.0.9", Some("n9")), on("s2", "10.0.0.1", None)],
+        );
+        let node = Var::new(None);
+        view.learn_node("10.0.0.1".parse().unwrap(), node.clone());
+        assert_eq!(*node.get(), None, "a slice without nodes tells nothing");
+        view.apply(&Scope::Cluster, [on("s2", "10.0.0.1", Some("n1"))]);
+        assert_eq!(node.get().as_deref(), Some("n1"));
+        view.apply::<Members>(&Scope::Cluster, [Event::Init, Event::InitDone]);
+        assert_eq!(node.get().as_deref(), Some("n1"), "a pod stays where it is");
+        // Who asks later is told at once.
+        view.apply(&Scope::Cluster, [on("s3", "10.0.0.3", Some("n3"))]);
+        let late = Var::new(None);
+        view.learn_node("::ffff:10.0.0.3".parse().unwrap(), late.clone());
+        assert_eq!(late.get().as_deref(), Some("n3"));
     }
 }

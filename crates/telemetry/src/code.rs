@@ -6,9 +6,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+#[macro_use]
 mod catalogue;
+mod watching;
 
 pub use catalogue::{Check, Code, Lint};
+pub use watching::Watching;
 
 /// What the catalogue says about one code.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,13 +103,14 @@ pub fn find(text: &str) -> Option<&'static Entry> {
     entries().find(|entry| entry.is_called(text))
 }
 
-/// All entries: errors, then findings of `rutter check`, then those of the dtab lint.
+/// All entries: errors, then findings of `rutter check`, then those of the dtab lint, then those of the watches.
 pub fn entries() -> impl Iterator<Item = &'static Entry> {
     let errors = Code::ALL.iter().map(|code| code.entry());
     let checks = Check::ALL.iter().map(|code| code.entry());
     errors
         .chain(checks)
         .chain(Lint::ALL.iter().map(|code| code.entry()))
+        .chain(Watching::ALL.iter().map(|code| code.entry()))
 }
 
 impl Entry {

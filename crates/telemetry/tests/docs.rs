@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use telemetry::code::{Check, Code, Entry, Lint};
+use telemetry::code::{Check, Code, Entry, Lint, Watching};
 use telemetry::metrics::linkerd::NAMES;
 use telemetry::metrics::ours::{FAMILIES, Family, Kind};
 
@@ -73,6 +73,11 @@ fn the_page_of_errors_is_that_of_the_catalogue() {
         &mut page,
         "Findings of `rutter config check` in a dtab",
         Lint::ALL.iter().map(|c| c.entry()).collect(),
+    );
+    table(
+        &mut page,
+        "What a router says of its watches",
+        Watching::ALL.iter().map(|c| c.entry()).collect(),
     );
     keep("errors.md", &page);
 }

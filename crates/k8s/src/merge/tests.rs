@@ -219,7 +219,7 @@ fn a_load_balancer_is_reached_by_port_name_or_number() {
     assert_eq!(external(&service, &Port::Number(8080)), Resolved::Neg);
 }
 
-fn any_slice() -> impl Strategy<Value = Members> {
+pub(crate) fn any_slice() -> impl Strategy<Value = Members> {
     let ports = proptest::collection::vec((0..3u8, 1..3u16), 0..3);
     let members = proptest::collection::vec((0..6u8, 0..3u8, 0..3u8), 0..5);
     let subset = (ports, members).prop_map(|(ports, members)| Subset {
@@ -249,7 +249,7 @@ fn any_slice() -> impl Strategy<Value = Members> {
 }
 
 /// The same by words: gather all, throw out what a better one makes superfluous.
-fn reference(slices: &[Members], name: &str) -> Option<Vec<SocketAddr>> {
+pub(crate) fn reference(slices: &[Members], name: &str) -> Option<Vec<SocketAddr>> {
     let mut all = Vec::new();
     let mut known = false;
     for subset in slices.iter().flat_map(|slice| slice.subsets.clone()) {

@@ -1,6 +1,7 @@
 //! An API server in a few lines that does wrong on demand: plain HTTP on a loopback port.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -23,6 +24,10 @@ pub(crate) enum Fault {
     HeadOnly,
     /// A good head, then this text, then the end.
     Says(String),
+    /// This text, as a whole answer.
+    Answers(String),
+    /// A good head, then a byte now and then.
+    Trickles,
 }
 
 #[derive(Default)]
@@ -34,6 +39,8 @@ struct State {
     faults: Vec<(String, Fault)>,
     calls: Vec<String>,
     ended: bool,
+    /// Whether a watch may begin with the list, as API servers since 1.32 do it.
+    streams: bool,
 }
 
 #[derive(Clone)]
@@ -69,7 +76,15 @@ impl Fake {
     }
 
     pub(crate) async fn on(addr: SocketAddr) -> Self {
-        let listener = TcpListener::bind(addr).await.unwrap();
+        // The one before may not have let go of it yet.
+        let listener = loop {
+            match TcpListener::bind(addr).await {
+                Err(error) if addr.port() != 0 && error.kind() == ErrorKind::AddrInUse => {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+                bound => break bound.unwrap(),
+            }
+        };
         let addr = listener.local_addr().unwrap();
         let (news, _) = broadcast::channel(1000);
         let state = Mutex::new(State {
@@ -158,6 +173,18 @@ impl Fake {
     /// Ends all open watches in the middle.
     pub(crate) fn cut(&self) {
         _ = self.shared.news.send(News::Cut);
+    }
+
+    /// From now on a watch may begin with the list.
+    pub(crate) fn streams(&self) {
+        self.shared.state.lock().unwrap().streams = true;
+    }
+
+    /// Everything is gone, without a word to any watch.
+    pub(crate) fn wipe_secretly(&self) {
+        let mut state = self.shared.state.lock().unwrap();
+        state.version += 1;
+        state.objects.clear();
     }
 
     pub(crate) fn fault(&self, path: &str, fault: Fault) {
@@ -254,6 +281,14 @@ impl Shared {
                     _ = chunk(&mut stream, &text).await;
                     None
                 }
+                Some(Fault::Answers(text)) => respond(&mut stream, 200, &text).await,
+                Some(Fault::Trickles) => {
+                    _ = chunked_head(&mut stream).await;
+                    while chunk(&mut stream, " ").await.is_some() {
+                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    }
+                    None
+                }
             };
             if done.is_none() {
                 return;
@@ -270,6 +305,15 @@ impl Shared {
                 &json!({"status": {"allowed": true}}).to_string(),
             )
             .await;
+        }
+        if path == "/version" {
+            let minor = if self.state.lock().unwrap().streams {
+                "34"
+            } else {
+                "30+"
+            };
+            let version = json!({"major": "1", "minor": minor});
+            return respond(stream, 200, &version.to_string()).await;
         }
         let plural = path.rsplit('/').next()?.to_owned();
         let namespace = path
@@ -292,6 +336,9 @@ impl Shared {
             };
             return respond(stream, 200, &body.to_string()).await;
         }
+        if query.contains("sendInitialEvents=true") {
+            return self.stream_list(stream, &plural, within).await;
+        }
         let from = query
             .split('&')
             .find_map(|pair| pair.strip_prefix("resourceVersion="))
@@ -309,6 +356,46 @@ impl Shared {
             )
         };
         chunked_head(stream).await?;
+        self.follow(stream, &plural, within, &missed, &mut news)
+            .await
+    }
+
+    /// All there is, the bookmark that says so, then what changes.
+    async fn stream_list(
+        &self,
+        stream: &mut BufReader<TcpStream>,
+        plural: &str,
+        within: impl Fn(&Value) -> bool,
+    ) -> Option<()> {
+        let (mut news, mut events) = {
+            let state = self.state.lock().unwrap();
+            let objects = state.objects.iter().filter(|((own, _), _)| own == plural);
+            let mut events: Vec<_> = objects
+                .map(|(_, object)| json!({"type": "ADDED", "object": object}))
+                .filter(|event| within(&event["object"]))
+                .collect();
+            let meta = json!({"resourceVersion": state.version.to_string(),
+                              "annotations": {"k8s.io/initial-events-end": "true"}});
+            events.push(json!({"type": "BOOKMARK", "object": {"metadata": meta}}));
+            (self.news.subscribe(), events)
+        };
+        chunked_head(stream).await?;
+        let bookmark = events.pop()?;
+        for event in events {
+            chunk(stream, &format!("{event}\n")).await?;
+        }
+        chunk(stream, &format!("{bookmark}\n")).await?;
+        self.follow(stream, plural, within, &[], &mut news).await
+    }
+
+    async fn follow(
+        &self,
+        stream: &mut BufReader<TcpStream>,
+        plural: &str,
+        within: impl Fn(&Value) -> bool,
+        missed: &[Value],
+        news: &mut broadcast::Receiver<News>,
+    ) -> Option<()> {
         for event in missed.iter().filter(|event| within(&event["object"])) {
             chunk(stream, &format!("{event}\n")).await?;
         }

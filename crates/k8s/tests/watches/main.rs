@@ -2,6 +2,8 @@
 
 mod fake;
 
+use std::net::SocketAddr;
+use std::path::Path as File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ fn timing() -> Timing {
     let ms = Duration::from_millis;
     Timing {
         patience: ms(400),
+        stream: ms(2_000),
         retry_first: ms(5),
         retry_most: ms(40),
         retry_forbidden: ms(30),
@@ -28,19 +31,26 @@ fn timing() -> Timing {
         silence: ms(60_000),
         audit: ms(60_000),
         settle: ms(20),
+        save: ms(20),
+        save_anyway: ms(60_000),
     }
 }
 
 async fn cluster(fake: &Fake, timing: Timing) -> Cluster {
+    cluster_at(fake.addr, timing, None).await
+}
+
+async fn cluster_at(addr: SocketAddr, timing: Timing, state_dir: Option<&File>) -> Cluster {
     let target = ApiTarget::Plain {
-        host: fake.addr.ip().to_string(),
-        port: fake.addr.port(),
+        host: addr.ip().to_string(),
+        port: addr.port(),
     };
     let namespaces = ["own".to_owned()].into();
     Cluster::connect(
         ClusterConfig {
             target,
             namespaces,
+            state_dir: state_dir.map(ToOwned::to_owned),
             timing,
         },
         &Handle::current(),
@@ -95,6 +105,13 @@ async fn until(namer: &ServiceNamer, path: &str, want: &str) -> Vec<String> {
         .await
         .unwrap_or_else(|_| panic!("{path} never led to `{want}`, but to {seen:?}"));
     seen
+}
+
+/// Waits until slices and services were listed: names that are looked up now change only with what is listed.
+async fn both_listed(fake: &Fake) {
+    for kind in ["endpointslices?&watch", "services?&watch"] {
+        timeout(LONG, fake.called(kind, 1)).await.unwrap();
+    }
 }
 
 const WEB: &str = "/a/http/web";
@@ -167,6 +184,7 @@ async fn with_410_on_every_watch_lists_are_rare_and_endpoints_stay() {
     until(&namer, WEB, "10.0.0.1").await;
     let lists = || fake.calls(&format!("{SLICES}?&labelSelector"));
     let (before, begun) = (lists(), std::time::Instant::now());
+    both_listed(&fake).await;
     let mut reads = Reads::new();
     look(&namer, WEB, &mut reads);
     timeout(
@@ -217,6 +235,7 @@ async fn garbage_in_a_watch_changes_nothing() {
     fake.slice("a", "s1", &["10.0.0.1"]);
     let namer = namer(&fake, timing()).await;
     until(&namer, WEB, "10.0.0.1").await;
+    both_listed(&fake).await;
     let mut reads = Reads::new();
     look(&namer, WEB, &mut reads);
     for garbage in [
@@ -291,6 +310,7 @@ async fn errors_afterwards_leave_everything_as_it_was() {
         fake.slice("a", "s1", &["10.0.0.1"]);
         let namer = namer(&fake, timing()).await;
         until(&namer, WEB, "10.0.0.1").await;
+        both_listed(&fake).await;
         let mut reads = Reads::new();
         look(&namer, WEB, &mut reads);
         let calls = fake.calls(SLICES);
@@ -556,4 +576,356 @@ async fn the_state_page_shows_names_in_use_and_every_watch() {
     drop(held);
     assert!(namer.state()["endpoints"].as_object().unwrap().is_empty());
     assert!(cluster.ready());
+}
+
+const STREAMED: &str = "sendInitialEvents=true";
+
+#[tokio::test]
+async fn a_list_and_its_watch_are_one_request_where_the_api_server_can_do_it() {
+    let fake = Fake::start().await;
+    fake.streams();
+    for i in 0..50 {
+        fake.slice("a", &format!("s{i}"), &[&format!("10.0.0.{i}")]);
+    }
+    let namer = namer(&fake, timing()).await;
+    let all: std::collections::BTreeSet<std::net::Ipv4Addr> =
+        (0..50).map(|i| [10, 0, 0, i].into()).collect();
+    let all: Vec<_> = all.iter().map(ToString::to_string).collect();
+    until(&namer, WEB, &all.join(" ")).await;
+    fake.slice("a", "more", &["10.0.0.99"]);
+    until(&namer, WEB, &format!("{} 10.0.0.99", all.join(" "))).await;
+    timeout(LONG, fake.called(STREAMED, 2)).await.unwrap();
+    assert_eq!(fake.calls("/version"), 1);
+    assert_eq!(fake.calls(""), 3, "the version, slices, services");
+    // A watch that ends goes on as before, without another list.
+    fake.cut();
+    timeout(LONG, fake.called("watch=true", 4)).await.unwrap();
+    assert_eq!(fake.calls(STREAMED), 2);
+}
+
+#[tokio::test]
+async fn a_streamed_list_that_breaks_off_removes_nothing() {
+    let fake = Fake::start().await;
+    fake.streams();
+    fake.slice("a", "s1", &["10.0.0.1"]);
+    fake.slice("a", "s2", &["10.0.0.2"]);
+    let namer = namer(&fake, timing()).await;
+    until(&namer, WEB, "10.0.0.1 10.0.0.2").await;
+    both_listed(&fake).await;
+    let mut reads = Reads::new();
+    look(&namer, WEB, &mut reads);
+    let half = format!(
+        "{}\n",
+        json!({"type": "ADDED", "object": fake::slice("a", "s1", &["10.0.0.1"])})
+    );
+    let calls = fake.calls(STREAMED);
+    fake.fault(STREAMED, Fault::Says(half));
+    fake.fault("resourceVersion=", Fault::Status(410));
+    fake.fault("limit=", Fault::Status(500));
+    fake.cut();
+    timeout(LONG, fake.called(STREAMED, calls + 4))
+        .await
+        .unwrap();
+    assert!(!reads.stale());
+    fake.heal();
+    fake.slice("a", "s1", &["10.0.0.3"]);
+    until(&namer, WEB, "10.0.0.2 10.0.0.3").await;
+}
+
+#[tokio::test]
+async fn what_holds_back_a_streamed_list_does_not_hold_back_the_list() {
+    for fault in [
+        Fault::Status(422),
+        Fault::Status(400),
+        Fault::Status(410),
+        Fault::HeadOnly,
+        Fault::Says(String::new()),
+    ] {
+        let fake = Fake::start().await;
+        fake.streams();
+        fake.slice("a", "s1", &["10.0.0.1"]);
+        fake.fault(STREAMED, fault.clone());
+        let namer = namer(&fake, timing()).await;
+        until(&namer, WEB, "10.0.0.1").await;
+        timeout(LONG, fake.called("&watch=true", 1)).await.unwrap();
+        if matches!(fault, Fault::Status(400 | 422)) {
+            assert!(fake.calls(STREAMED) <= 2, "asked once for each kind");
+        }
+        fake.slice("a", "s1", &["10.0.0.2"]);
+        until(&namer, WEB, "10.0.0.2").await;
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_is_empty_by_mistake_removes_nothing() {
+    for streams in [false, true] {
+        let fake = Fake::start().await;
+        if streams {
+            fake.streams();
+        }
+        fake.slice("a", "s1", &["10.0.0.1"]);
+        fake.slice("b", "s1", &["10.0.0.2"]);
+        let slow = Timing {
+            relist: Duration::from_secs(2),
+            ..timing()
+        };
+        let cluster = cluster(&fake, slow).await;
+        let namer = cluster.namer(NamerConfig::everywhere());
+        until(&namer, WEB, "10.0.0.1").await;
+        // The next list is empty; the one after it is right again.
+        let empty = json!({"metadata": {"resourceVersion": "400"}, "items": []}).to_string();
+        let end = json!({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "400",
+                        "annotations": {"k8s.io/initial-events-end": "true"}}}});
+        fake.fault(STREAMED, Fault::Says(format!("{end}\n")));
+        fake.fault("limit=", Fault::Answers(empty));
+        fake.fault("resourceVersion=10", Fault::Status(410));
+        fake.cut();
+        let doubts = || {
+            let all = cluster.watches();
+            all.iter().map(|status| status.record().doubts).sum::<u64>()
+        };
+        let doubted = timeout(LONG, async {
+            while doubts() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        doubted.await.unwrap();
+        fake.heal();
+        let mut reads = Reads::new();
+        assert_eq!(look(&namer, WEB, &mut reads), "10.0.0.1");
+        let lists = |status: &Arc<k8s::status::Status>| status.record().lists;
+        let before: u64 = cluster.watches().iter().map(lists).sum();
+        let listed = timeout(LONG, async {
+            while cluster.watches().iter().map(lists).sum::<u64>() == before {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        listed.await.unwrap();
+        assert_eq!(look(&namer, WEB, &mut Reads::new()), "10.0.0.1");
+        assert!(!reads.stale(), "nothing changed at any time");
+    }
+}
+
+#[tokio::test]
+async fn what_a_second_list_lacks_too_is_gone() {
+    let fake = Fake::start().await;
+    fake.slice("a", "s1", &["10.0.0.1"]);
+    let cluster = cluster(&fake, timing()).await;
+    let namer = cluster.namer(NamerConfig::everywhere());
+    until(&namer, WEB, "10.0.0.1").await;
+    fake.wipe_secretly();
+    fake.secretly("a", "s2", Some(&["10.0.0.2"]));
+    fake.fault("resourceVersion=101", Fault::Status(410));
+    fake.cut();
+    // The new one at once, the old one a list later.
+    let seen = until(&namer, WEB, "10.0.0.2").await;
+    assert_eq!(seen, ["10.0.0.1", "10.0.0.1 10.0.0.2", "10.0.0.2"]);
+}
+
+/// A directory with the snapshot of one slice, and where its API server was.
+async fn snapshot() -> (tempfile::TempDir, SocketAddr) {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    fake.slice("a", "s1", &["10.0.0.1"]);
+    fake.put(
+        "services",
+        "a",
+        "web",
+        &json!({"metadata": {"name": "web", "namespace": "a"},
+             "spec": {"ports": [{"name": "http", "port": 8080, "targetPort": 80}]}}),
+    );
+    let cluster = cluster_at(fake.addr, timing(), Some(dir.path())).await;
+    until(
+        &cluster.namer(NamerConfig::everywhere()),
+        "/a/8080/web",
+        "10.0.0.1",
+    )
+    .await;
+    let saved = timeout(LONG, async {
+        loop {
+            let written = cluster.state()["snapshot"]["writes"].as_u64() > Some(0);
+            let text = written.then(|| std::fs::read_to_string(snapshot_file(dir.path())));
+            if text.is_some_and(|text| text.unwrap().contains(r#""services":[{"#)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    saved.await.unwrap();
+    (dir, fake.addr)
+}
+
+fn snapshot_file(dir: &File) -> std::path::PathBuf {
+    let files = std::fs::read_dir(dir).unwrap();
+    let mut files = files.map(|entry| entry.unwrap().path());
+    files
+        .find(|file| file.extension().is_some_and(|kind| kind == "snapshot"))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn without_the_api_server_the_snapshot_serves_at_once() {
+    let (dir, addr) = snapshot().await;
+    let cluster = cluster_at(addr, timing(), Some(dir.path())).await;
+    let namer = cluster.namer(NamerConfig::everywhere());
+    assert_eq!(look(&namer, WEB, &mut Reads::new()), "10.0.0.1");
+    assert_eq!(look(&namer, "/a/8080/web", &mut Reads::new()), "10.0.0.1");
+    assert_eq!(look(&namer, "/a/http/other", &mut Reads::new()), "neg");
+    assert!(cluster.ready() && cluster.restored() && !cluster.confirmed());
+    assert_eq!(cluster.state()["source"], "snapshot");
+    // The first list that another one needs not confirm takes its place.
+    let fake = Fake::on(addr).await;
+    fake.slice("a", "s1", &["10.0.0.1"]);
+    fake.slice("a", "s2", &["10.0.0.2"]);
+    until(&namer, WEB, "10.0.0.1 10.0.0.2").await;
+    assert_eq!(cluster.state()["source"], "live");
+}
+
+#[tokio::test]
+async fn what_a_snapshot_has_too_much_goes_when_lists_agree() {
+    let (dir, addr) = snapshot().await;
+    let fake = Fake::on(addr).await;
+    fake.slice("a", "new", &["10.0.0.7"]);
+    let cluster = cluster_at(addr, timing(), Some(dir.path())).await;
+    let namer = cluster.namer(NamerConfig::everywhere());
+    let seen = until(&namer, WEB, "10.0.0.7").await;
+    assert_eq!(seen[0], "10.0.0.1", "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_ignored_with_its_code() {
+    let (dir, addr) = snapshot().await;
+    let file = snapshot_file(dir.path());
+    let whole = std::fs::read(&file).unwrap();
+    let mut flipped = whole.clone();
+    let at = flipped.len() / 2;
+    flipped[at] ^= 4;
+    let text = String::from_utf8(whole.clone()).unwrap();
+    let older = text.replacen("snapshot 1 ", "snapshot 0 ", 1);
+    for (damage, bytes) in [
+        ("cut off", &whole[..whole.len() - 3]),
+        ("a bit flipped", &flipped[..]),
+        ("an older format", older.as_bytes()),
+        ("empty", &[][..]),
+    ] {
+        std::fs::write(&file, bytes).unwrap();
+        let cluster = cluster_at(addr, timing(), Some(dir.path())).await;
+        let namer = cluster.namer(NamerConfig::everywhere());
+        assert!(!cluster.restored() && !cluster.ready(), "{damage}");
+        let looked = look(&namer, WEB, &mut Reads::new());
+        assert!(looked.starts_with("pending"), "{damage}: {looked}");
+        let problem = &cluster.state()["snapshot"]["problem"];
+        assert_eq!(problem["code"], "RT-K01", "{damage}: {problem}");
+    }
+    // With an API server the next one is whole again.
+    let fake = Fake::on(addr).await;
+    fake.slice("a", "s1", &["10.0.0.1"]);
+    let cluster = cluster_at(addr, timing(), Some(dir.path())).await;
+    let healed = timeout(LONG, async {
+        while cluster.state()["snapshot"]["writes"] == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    healed.await.unwrap();
+    assert!(cluster.state()["snapshot"]["problem"].is_null());
+}
+
+#[tokio::test]
+async fn a_state_directory_that_can_not_be_written_costs_nothing_but_the_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("in-the-way");
+    std::fs::write(&file, "").unwrap();
+    let fake = Fake::start().await;
+    fake.slice("a", "s1", &["10.0.0.1"]);
+    let cluster = cluster_at(fake.addr, timing(), Some(&file)).await;
+    let namer = cluster.namer(NamerConfig::everywhere());
+    until(&namer, WEB, "10.0.0.1").await;
+    let failed = timeout(LONG, async {
+        while cluster.state()["snapshot"]["failures"].as_u64() < Some(2) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    failed.await.unwrap();
+    assert_eq!(cluster.state()["snapshot"]["problem"]["code"], "RT-K02");
+    fake.slice("a", "s1", &["10.0.0.2"]);
+    until(&namer, WEB, "10.0.0.2").await;
+}
+
+#[tokio::test]
+async fn a_list_that_trickles_is_given_up_and_removes_nothing() {
+    let fake = Fake::start().await;
+    fake.slice("a", "s1", &["10.0.0.1"]);
+    let cluster = cluster(&fake, timing()).await;
+    let namer = cluster.namer(NamerConfig::everywhere());
+    until(&namer, WEB, "10.0.0.1").await;
+    both_listed(&fake).await;
+    let mut reads = Reads::new();
+    look(&namer, WEB, &mut reads);
+    fake.fault("resourceVersion=", Fault::Status(410));
+    fake.fault("", Fault::Trickles);
+    fake.cut();
+    let slow = timeout(LONG, async {
+        while !cluster
+            .trouble()
+            .iter()
+            .any(|line| line.contains("more than"))
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    slow.await.unwrap();
+    assert!(!reads.stale());
+    fake.heal();
+    fake.slice("a", "s1", &["10.0.0.2"]);
+    until(&namer, WEB, "10.0.0.2").await;
+}
+
+#[tokio::test]
+async fn a_load_balancer_with_a_host_name_is_resolved() {
+    let fake = Fake::start().await;
+    let service = |ingress: serde_json::Value| {
+        json!({"metadata": {"name": "web", "namespace": "a"},
+               "spec": {"ports": [{"name": "http", "port": 8080}]},
+               "status": {"loadBalancer": {"ingress": ingress}}})
+    };
+    fake.put(
+        "services",
+        "a",
+        "web",
+        &service(json!([{"hostname": "localhost"}])),
+    );
+    let cluster = cluster(&fake, timing()).await;
+    let dns = naming::namers::Dns::system(Handle::current());
+    let namer = cluster.namer(NamerConfig::external().resolving(dns));
+    until(&namer, WEB, "127.0.0.1").await;
+    let both = json!([{"hostname": "localhost", "ip": "192.0.2.9"}, {"ip": "192.0.2.1"}]);
+    fake.put("services", "a", "web", &service(both));
+    until(&namer, WEB, "127.0.0.1 192.0.2.1").await;
+    fake.put(
+        "services",
+        "a",
+        "web",
+        &service(json!([{"ip": "192.0.2.1"}])),
+    );
+    until(&namer, WEB, "192.0.2.1").await;
+    fake.put("services", "a", "web", &service(json!([])));
+    until(&namer, WEB, "neg").await;
+}
+
+#[tokio::test]
+async fn the_own_node_is_learnt_from_the_slices() {
+    let fake = Fake::start().await;
+    let cluster = cluster(&fake, timing()).await;
+    let node = naming::Var::new(None);
+    cluster.learn_node("10.0.0.1".parse().unwrap(), node.clone());
+    fake.slice("a", "s1", &["10.0.0.1"]);
+    let learnt = timeout(LONG, async {
+        let mut reads = Reads::new();
+        while node.read(&mut reads).is_none() {
+            reads.changed().await;
+            reads.clear();
+        }
+    });
+    learnt.await.unwrap();
+    assert_eq!(node.get().as_deref(), Some("n1"));
 }

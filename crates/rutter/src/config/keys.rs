@@ -35,7 +35,7 @@ pub enum Ty {
     Pattern,
     /// A name of a header.
     Header,
-    /// A file that is written.
+    /// A file or directory that is written.
     File,
     /// A file that must be there.
     ExistingFile,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use dtab::Path;
 
 use super::settings::{
-    InterpreterSettings, K8sApi, NamerSettings, NamerSource, TransformerKind, TransformerSettings,
+    InterpreterSettings, K8sApi, K8sKind, NamerSettings, NamerSource, TransformerKind,
+    TransformerSettings,
 };
 use super::{At, Environment, Purpose};
 
@@ -20,8 +21,12 @@ pub(super) fn namer(at: &At<'_>, environment: &Environment) -> Option<NamerSetti
         "io.l5d.fs" => NamerSource::Fs {
             root: at.get("rootDir").string().map(PathBuf::from)?,
         },
-        "io.l5d.k8s" => k8s(at, None, environment),
-        "io.l5d.k8s.ns" => k8s(at, Some(namespace(at, environment)?), environment),
+        "io.l5d.k8s" => k8s(at, K8sKind::Everywhere, environment),
+        "io.l5d.k8s.ns" => {
+            let namespace = namespace(at, environment)?;
+            k8s(at, K8sKind::Namespace(namespace), environment)
+        }
+        "io.l5d.k8s.external" => k8s(at, K8sKind::External, environment),
         "io.l5d.rewrite" => rewrite(at)?,
         _ => return None,
     };
@@ -42,10 +47,10 @@ pub(super) fn namer(at: &At<'_>, environment: &Environment) -> Option<NamerSetti
     })
 }
 
-fn k8s(at: &At<'_>, namespace: Option<Arc<str>>, environment: &Environment) -> NamerSource {
+fn k8s(at: &At<'_>, kind: K8sKind, environment: &Environment) -> NamerSource {
     NamerSource::K8s {
         api: api(&at.get("host"), &at.get("port"), environment),
-        namespace,
+        kind,
         label_selector: at.get("labelSelector").text(),
     }
 }

@@ -22,6 +22,8 @@ pub struct Config {
     pub routers: Vec<RouterConfig>,
     /// Threads of the data plane; `None`: as many as the machine suggests.
     pub workers: Option<usize>,
+    /// Where what is known is kept over restarts; `None`: nowhere.
+    pub state_dir: Option<PathBuf>,
     /// Keys that were given, as JSON: `/config.json`.
     pub given: serde_json::Value,
 }
@@ -71,12 +73,12 @@ pub enum NamerSource {
         /// One file per name.
         root: PathBuf,
     },
-    /// `io.l5d.k8s`, `io.l5d.k8s.ns`.
+    /// `io.l5d.k8s`, `io.l5d.k8s.ns`, `io.l5d.k8s.external`.
     K8s {
         /// The API.
         api: K8sApi,
-        /// Only this namespace, which paths then don't name.
-        namespace: Option<Arc<str>>,
+        /// What its paths hold, and where they lead.
+        kind: K8sKind,
         /// A label's key; a last segment of the path is its value.
         label_selector: Option<Arc<str>>,
     },
@@ -87,6 +89,17 @@ pub enum NamerSource {
         /// The path instead, with `{captures}`.
         name: Arc<str>,
     },
+}
+
+/// Which of the namers of Kubernetes' Services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum K8sKind {
+    /// `io.l5d.k8s`: endpoints in all namespaces.
+    Everywhere,
+    /// `io.l5d.k8s.ns`: endpoints in this namespace, which paths then don't name.
+    Namespace(Arc<str>),
+    /// `io.l5d.k8s.external`: load balancers' addresses.
+    External,
 }
 
 /// How the Kubernetes API is reached.

@@ -396,9 +396,7 @@ fn kubernetes_is_asked_through_a_proxy_when_one_is_named_or_outside_a_pod() {
             .remove(0)
             .source
         {
-            settings::NamerSource::K8s { api, namespace, .. } => {
-                (api, namespace.map(|n| n.to_string()))
-            }
+            settings::NamerSource::K8s { api, kind, .. } => (api, kind),
             other => panic!("{other:?}"),
         }
     };
@@ -412,19 +410,22 @@ fn kubernetes_is_asked_through_a_proxy_when_one_is_named_or_outside_a_pod() {
     };
     assert_eq!(
         api("{kind: io.l5d.k8s}", &pod()),
-        (settings::K8sApi::InCluster, None)
+        (settings::K8sApi::InCluster, settings::K8sKind::Everywhere)
     );
     assert_eq!(
         api("{kind: io.l5d.k8s}", &outside),
-        (proxy("localhost", 8001), None)
+        (proxy("localhost", 8001), settings::K8sKind::Everywhere)
     );
     assert_eq!(
         api("{kind: io.l5d.k8s, port: 8002}", &pod()),
-        (proxy("localhost", 8002), None)
+        (proxy("localhost", 8002), settings::K8sKind::Everywhere)
     );
     assert_eq!(
         api("{kind: io.l5d.k8s.ns, host: h}", &pod()),
-        (proxy("h", 8001), Some("shop".into()))
+        (
+            proxy("h", 8001),
+            settings::K8sKind::Namespace("shop".into())
+        )
     );
     let mut direct = pod();
     direct
@@ -432,12 +433,55 @@ fn kubernetes_is_asked_through_a_proxy_when_one_is_named_or_outside_a_pod() {
         .insert(KUBERNETES_API.to_owned(), "direct".to_owned());
     assert_eq!(
         api("{kind: io.l5d.k8s, host: localhost, port: 8001}", &direct),
-        (settings::K8sApi::InCluster, None)
+        (settings::K8sApi::InCluster, settings::K8sKind::Everywhere)
     );
     assert_eq!(
-        api("{kind: io.l5d.k8s, host: api.elsewhere, port: 8001}", &direct),
-        (proxy("api.elsewhere", 8001), None)
+        api(
+            "{kind: io.l5d.k8s, host: api.elsewhere, port: 8001}",
+            &direct
+        ),
+        (proxy("api.elsewhere", 8001), settings::K8sKind::Everywhere)
     );
+    // In Linkerd 1 it is experimental, so that files which use it say so; here the key has no effect.
+    for more in ["", ", experimental: true"] {
+        let namer = format!("{{kind: io.l5d.k8s.external, port: 8001{more}}}");
+        assert_eq!(
+            api(&namer, &pod()),
+            (proxy("localhost", 8001), settings::K8sKind::External)
+        );
+    }
+}
+
+#[test]
+fn load_balancers_have_a_prefix_and_a_label_as_the_other_namers() {
+    let source = format!(
+        "{ROUTER}namers:\n- {{kind: io.l5d.k8s.external, labelSelector: version}}\n- {{kind: io.l5d.k8s.external, prefix: /lb}}\n"
+    );
+    let namers = load("x", &source, &pod()).unwrap().config.namers;
+    let [first, second] = namers.as_slice() else {
+        panic!()
+    };
+    assert_eq!(first.prefix.to_string(), "/io.l5d.k8s.external");
+    assert!(matches!(
+        &first.source,
+        settings::NamerSource::K8s { label_selector: Some(label), .. } if &**label == "version"
+    ));
+    assert_eq!(second.prefix.to_string(), "/lb");
+}
+
+#[test]
+fn the_state_directory_need_not_be_there() {
+    let state_dir = |more: &str| {
+        let loaded = load("x", &format!("{ROUTER}{more}"), &pod()).unwrap();
+        loaded.config.state_dir
+    };
+    assert_eq!(state_dir(""), None);
+    assert_eq!(
+        state_dir("stateDir: /nowhere/yet\n"),
+        Some("/nowhere/yet".into())
+    );
+    let wrong = load("x", &format!("{ROUTER}stateDir: [a]\n"), &pod()).unwrap_err();
+    assert!(wrong.render().contains("stateDir"), "{}", wrong.render());
 }
 
 #[test]

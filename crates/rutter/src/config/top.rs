@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::settings::{AdminSettings, Config, SecuritySettings, TelemeterSettings};
@@ -54,6 +55,7 @@ pub(super) fn file(at: &At<'_>, environment: &Environment) -> Option<Config> {
             .collect(),
         routers,
         workers: at.get("workers").usize(),
+        state_dir: at.get("stateDir").string().map(PathBuf::from),
         given: at.node()?.to_json(),
     })
 }

@@ -1,21 +1,30 @@
 //! Where names come from: namers, transformers and interpreters, as configured.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use admin::Readiness;
 use anyhow::Context as _;
 use k8s::{ApiTarget, Cluster, ClusterConfig};
 use naming::namers::{Dns, FsNamer, RewriteNamer, SystemNamer};
 use naming::transform::{self, DaemonSetConfig, LocalNode};
-use naming::{DefaultInterpreter, Interpreter, Mounted, Namer, Transformer, Var};
+use naming::{DefaultInterpreter, Interpreter, Mounted, Namer, Reads, Transformer, Var};
+use telemetry::code::Check;
 use telemetry::metrics::{Registration, Registry, Scope};
 use tokio::runtime::Handle;
 
 use crate::config::settings::{
-    Config, InterpreterSettings, K8sApi, NamerSettings, NamerSource, TransformerKind,
+    Config, InterpreterSettings, K8sApi, K8sKind, NamerSettings, NamerSource, TransformerKind,
     TransformerSettings,
 };
+
+/// How long the slices may take to tell on which node this is, before the log says that it is guessed.
+const NODE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// The name of the node that this runs on, which may be learnt later.
+type OwnNode = Var<Option<Arc<str>>>;
 
 /// A namer, and the transformers of its answers.
 type Configured = (Arc<dyn Namer>, Vec<Arc<dyn Transformer>>);
@@ -26,6 +35,8 @@ pub(super) struct Sources {
     /// In the order in which they are asked.
     namers: Vec<Configured>,
     system: Arc<dyn Namer>,
+    /// What the slices say about a node whose name the environment doesn't give.
+    own_node: OwnNode,
     _registrations: Vec<Registration>,
 }
 
@@ -47,6 +58,7 @@ impl Sources {
                 ClusterConfig {
                     target,
                     namespaces,
+                    state_dir: config.state_dir.clone(),
                     ..ClusterConfig::default()
                 },
                 control,
@@ -62,8 +74,10 @@ impl Sources {
             clusters,
             namers: Vec::new(),
             system,
+            own_node: Var::new(None),
             _registrations: registrations,
         };
+        sources.identify_node(config, control);
         // The last one listed is asked first.
         for namer in config.namers.iter().rev() {
             let transformers = sources.transformers(&namer.transformers)?;
@@ -87,12 +101,13 @@ impl Sources {
             }
             NamerSource::K8s {
                 api,
-                namespace,
+                kind,
                 label_selector,
             } => {
-                let config = match namespace {
-                    None => k8s::NamerConfig::everywhere(),
-                    Some(namespace) => k8s::NamerConfig::namespace(&**namespace),
+                let config = match kind {
+                    K8sKind::Everywhere => k8s::NamerConfig::everywhere(),
+                    K8sKind::Namespace(namespace) => k8s::NamerConfig::namespace(&**namespace),
+                    K8sKind::External => k8s::NamerConfig::external().resolving(dns.clone()),
                 };
                 let config = match label_selector {
                     None => config,
@@ -140,9 +155,13 @@ impl Sources {
                 node_name,
                 host_network,
             } => {
+                let name = match node_name {
+                    Some(name) => Var::new(Some(name.clone())),
+                    None => self.own_node.clone(),
+                };
                 let node = transform::localnode::OwnNode {
                     pod_ip: pod_ip.filter(|_| !host_network),
-                    name: Var::new(node_name.clone()),
+                    name,
                 };
                 Arc::new(LocalNode::at(prefix, node))
             }
@@ -160,6 +179,22 @@ impl Sources {
                 Arc::new(transform::Replace::at(prefix, path.clone()))
             }
         })
+    }
+
+    /// Where the environment doesn't say on which node this is, the slices do: that of the endpoint with this pod's
+    /// address. Where it does, they are the proof of it.
+    fn identify_node(&self, config: &Config, control: &Handle) {
+        let Some((pod_ip, node_name)) = own_node(config) else {
+            return;
+        };
+        let learnt = match &node_name {
+            None => self.own_node.clone(),
+            Some(_) => Var::new(None),
+        };
+        for cluster in self.clusters.values() {
+            cluster.learn_node(pod_ip, learnt.clone());
+        }
+        control.spawn(tell_of_node(pod_ip, node_name, learnt));
     }
 
     /// The interpreter of one router.
@@ -202,6 +237,9 @@ impl Sources {
             control.spawn(async move {
                 loop {
                     match (cluster.ready(), cluster.trouble().join("; ")) {
+                        (true, trouble) if trouble.is_empty() && !cluster.confirmed() => {
+                            condition.met("serving the snapshot of the one before");
+                        }
                         (true, trouble) if trouble.is_empty() => condition.met("watching"),
                         (true, trouble) => {
                             condition.met(format!("serving what is known; {trouble}"));
@@ -211,9 +249,58 @@ impl Sources {
                         }
                         (false, trouble) => condition.unmet(trouble),
                     }
-                    tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+                    tokio::time::sleep(Duration::from_millis(250)).await;
                 }
             });
+        }
+    }
+}
+
+/// This pod's address and, where it is given, its node's name, when a transformer asks for its own node.
+fn own_node(config: &Config) -> Option<(IpAddr, Option<Arc<str>>)> {
+    let of_namers = config.namers.iter().flat_map(|namer| &namer.transformers);
+    let of_routers = config
+        .routers
+        .iter()
+        .flat_map(|router| &router.interpreter.transformers);
+    of_namers.chain(of_routers).find_map(|one| match &one.kind {
+        TransformerKind::LocalNode {
+            pod_ip: Some(ip),
+            node_name,
+            ..
+        } => Some((*ip, node_name.clone())),
+        _ => None,
+    })
+}
+
+/// Says in the log what the slices say about the own node, each time that it is something new; and that the node is
+/// guessed when they say nothing for long.
+async fn tell_of_node(pod_ip: IpAddr, given: Option<Arc<str>>, learnt: OwnNode) {
+    let mut waiting = given.is_none();
+    let patience = tokio::time::Instant::now() + NODE_PATIENCE;
+    loop {
+        let mut reads = Reads::new();
+        match (&given, &*learnt.read(&mut reads)) {
+            (None, Some(node)) => {
+                tracing::info!(%pod_ip, %node, "the slices say which node this is");
+                waiting = false;
+            }
+            (Some(given), Some(node)) if given != node => {
+                tracing::error!(%pod_ip, node = %given, slices_say = %node, "NODE_NAME is not the node that this pod is on: requests for its pods are refused");
+            }
+            _ => {}
+        }
+        if !waiting {
+            reads.changed().await;
+            continue;
+        }
+        tokio::select! {
+            () = reads.changed() => {}
+            () = tokio::time::sleep_until(patience) => {
+                let code = Check::C022.entry().code;
+                tracing::warn!(%pod_ip, code, "no slice says which node this is, and NODE_NAME is not set: endpoints in the same /24 count as being here, as in Linkerd 1");
+                waiting = false;
+            }
         }
     }
 }
@@ -272,12 +359,12 @@ fn namespaces(config: &Config) -> BTreeSet<String> {
         .iter()
         .for_each(|router| note(&router.interpreter.transformers));
     for namer in &config.namers {
-        let NamerSource::K8s { namespace, .. } = &namer.source else {
+        let NamerSource::K8s { kind, .. } = &namer.source else {
             continue;
         };
-        match namespace {
-            Some(namespace) => _ = found.insert(namespace.to_string()),
-            None => {
+        match kind {
+            K8sKind::Namespace(namespace) => _ = found.insert(namespace.to_string()),
+            K8sKind::Everywhere | K8sKind::External => {
                 for router in &config.routers {
                     found.extend(k8s::namespaces::of(&router.dtab, &namer.prefix));
                 }

@@ -26,11 +26,12 @@ pub static NAMERS: Kinds = Kinds {
             &K8S_NS,
             "Services of one namespace. `/#/io.l5d.k8s.ns/PORT/SERVICE`",
         ),
-        kind("io.l5d.rewrite", &REWRITE, "Rewrites paths by a pattern."),
-        refused(
+        kind(
             "io.l5d.k8s.external",
-            "load balancers' addresses are not read in this version",
+            &K8S_EXTERNAL,
+            "Load balancers of Kubernetes' Services. `/#/io.l5d.k8s.external/NAMESPACE/PORT/SERVICE`",
         ),
+        kind("io.l5d.rewrite", &REWRITE, "Rewrites paths by a pattern."),
         refused(
             "io.l5d.k8s.istio",
             "Linkerd 1's support of Istio's old API is not re-created",
@@ -98,6 +99,12 @@ static API: Section = Section {
 };
 static K8S: Section = Section {
     title: "io.l5d.k8s",
+    keys: &[],
+    also: &[&API, &COMMON],
+    removed: &[],
+};
+static K8S_EXTERNAL: Section = Section {
+    title: "io.l5d.k8s.external",
     keys: &[],
     also: &[&API, &COMMON],
     removed: &[],

@@ -38,6 +38,13 @@ pub static FILE: Section = Section {
             "Threads of the data plane.",
         )
         .but(Effect::Ours),
+        Key::new(
+            "stateDir",
+            Ty::File,
+            "none",
+            "Directory for what is known of Kubernetes, so that a router that starts while the API server is away can serve. Made when it is not there; one that cannot be written to is a warning.",
+        )
+        .but(Effect::Ours),
     ],
     also: &[],
     removed: &[

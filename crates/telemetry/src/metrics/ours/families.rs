@@ -271,6 +271,48 @@ pub const FAMILIES: &[Family] = &[
     )
     .since(Since::Kubernetes),
     family(
+        "rutter_namer_watch_audits_total",
+        Counter,
+        &["namer", "resource", "namespace"],
+        "Times that what a watch holds was compared with a fresh list.",
+    )
+    .since(Since::Kubernetes),
+    family(
+        "rutter_namer_watch_silences_total",
+        Counter,
+        &["namer", "resource", "namespace"],
+        "Watches that were opened anew because nothing came for too long.",
+    )
+    .since(Since::Kubernetes),
+    family(
+        "rutter_namer_watch_doubts_total",
+        Counter,
+        &["namer", "resource", "namespace"],
+        "Lists that lacked most of what was known, which another list had to confirm.",
+    )
+    .since(Since::Kubernetes),
+    family(
+        "rutter_snapshot_last_write_timestamp_seconds",
+        Gauge,
+        &["namer"],
+        "When what a namer knows was last saved to stateDir, in seconds since 1970; 0 when it never was.",
+    )
+    .since(Since::Kubernetes),
+    family(
+        "rutter_snapshot_writes_total",
+        Counter,
+        &["namer"],
+        "Times that it was saved.",
+    )
+    .since(Since::Kubernetes),
+    family(
+        "rutter_snapshot_failures_total",
+        Counter,
+        &["namer"],
+        "Times that it could not be saved; what was saved before is still there.",
+    )
+    .since(Since::Kubernetes),
+    family(
         "rutter_spans_total",
         Counter,
         &["result"],
