@@ -5,6 +5,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,19 +24,28 @@ const FLUSH: Duration = Duration::from_millis(200);
 pub(crate) struct AccessLog {
     lines: SyncSender<Vec<u8>>,
     dropped: Counter,
+    hangup: Arc<AtomicBool>,
 }
 
 impl AccessLog {
     pub(crate) fn open(settings: &AccessLogSettings) -> io::Result<Self> {
         let file = Rolling::open(settings)?;
         let (lines, receiver) = sync_channel(QUEUE);
+        let hangup = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&hangup);
         std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write(&receiver, file))?;
+            .spawn(move || write(&receiver, file, &told))?;
         Ok(Self {
             lines,
             dropped: Counter::new(),
+            hangup,
         })
+    }
+
+    /// The process got SIGHUP: whose policy that is begins a new file, as somebody has moved the old one away.
+    pub(crate) fn hangup(&self) {
+        self.hangup.store(true, Ordering::Relaxed);
     }
 
     /// Hands over the line of one request.
@@ -76,9 +87,12 @@ fn put(line: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-fn write(lines: &Receiver<Vec<u8>>, mut file: Rolling) {
+fn write(lines: &Receiver<Vec<u8>>, mut file: Rolling, hangup: &AtomicBool) {
     let mut dirty = false;
     loop {
+        if hangup.swap(false, Ordering::Relaxed) {
+            file.hangup();
+        }
         match lines.recv_timeout(FLUSH) {
             Ok(line) => {
                 file.write(&line);
@@ -152,6 +166,22 @@ impl Rolling {
     fn flush(&mut self) {
         if let Err(error) = self.out.flush() {
             self.complain(&error);
+        }
+    }
+
+    /// Goes on in a file of the same name, which may be another one by now.
+    fn hangup(&mut self) {
+        if self.settings.roll != RollPolicy::Sighup {
+            return;
+        }
+        self.flush();
+        let append = AccessLogSettings {
+            append: true,
+            ..self.settings.clone()
+        };
+        match Self::open(&append) {
+            Ok(new) => *self = new,
+            Err(error) => self.complain(&error),
         }
     }
 

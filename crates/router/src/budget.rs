@@ -5,7 +5,7 @@
 //! a reserve of `min_per_sec` repeats for each second of the time to live).
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::settings::BudgetSettings;
@@ -25,8 +25,12 @@ pub(crate) struct Budget {
     reserve: i64,
     window: Duration,
     bucket: Mutex<Bucket>,
-    /// The balance when it was last looked at, for the gauge.
+    start: Instant,
+    /// For the gauges, which take no lock: the balance and what was spent lately, as they were when the budget was last
+    /// used, and when that was, in ms since `start`.
     shown: AtomicI64,
+    spent: AtomicI64,
+    used: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -35,6 +39,8 @@ struct Bucket {
     /// Number of the newest window.
     newest: u64,
     windows: [i64; WINDOWS],
+    /// What was taken out of each.
+    spent: [i64; WINDOWS],
 }
 
 impl Budget {
@@ -60,8 +66,12 @@ impl Budget {
                 start: now,
                 newest: 0,
                 windows: [0; WINDOWS],
+                spent: [0; WINDOWS],
             }),
-            shown: AtomicI64::new(reserve / withdrawal),
+            start: now,
+            shown: AtomicI64::new(reserve),
+            spent: AtomicI64::new(0),
+            used: AtomicU64::new(0),
         }
     }
 
@@ -83,6 +93,7 @@ impl Budget {
             }
             let slot = (bucket.newest % WINDOWS as u64) as usize;
             bucket.windows[slot] -= self.withdrawal;
+            bucket.spent[slot] += self.withdrawal;
             true
         })
     }
@@ -93,9 +104,31 @@ impl Budget {
         self.with(now, |_, balance| balance / self.withdrawal)
     }
 
-    /// Repeats that were left when it was last used; cheap.
-    pub(crate) fn shown(&self) -> i64 {
-        self.shown.load(Ordering::Relaxed)
+    /// Repeats that are left, as far as can be told without a lock: what was put in or taken since the budget was last
+    /// used is not looked up, only forgotten when all of it has leaked away.
+    pub(crate) fn shown(&self, now: Instant) -> i64 {
+        self.figures(now).0 / self.withdrawal
+    }
+
+    /// Which part of what could have been repeated lately still may be: 1 when nothing was, 0 when nothing is left.
+    pub(crate) fn ratio(&self, now: Instant) -> f64 {
+        match self.figures(now) {
+            (_, 0) => 1.0,
+            (left, spent) => left as f64 / (left + spent) as f64,
+        }
+    }
+
+    /// What is left, and what was spent within the time to live.
+    fn figures(&self, now: Instant) -> (i64, i64) {
+        let used = Duration::from_millis(self.used.load(Ordering::Relaxed));
+        let idle = now.saturating_duration_since(self.start + used);
+        match idle > self.window * WINDOWS as u32 {
+            true => (self.reserve, 0),
+            false => (
+                self.shown.load(Ordering::Relaxed),
+                self.spent.load(Ordering::Relaxed),
+            ),
+        }
     }
 
     fn with<R>(&self, now: Instant, f: impl FnOnce(&mut Bucket, i64) -> R) -> R {
@@ -103,10 +136,12 @@ impl Budget {
         bucket.age(now, self.window);
         let balance = self.reserve + bucket.sum();
         let out = f(&mut bucket, balance);
-        self.shown.store(
-            (self.reserve + bucket.sum()).max(0) / self.withdrawal,
-            Ordering::Relaxed,
-        );
+        let left = (self.reserve + bucket.windows.iter().sum::<i64>()).max(0);
+        self.shown.store(left, Ordering::Relaxed);
+        let spent = bucket.spent.iter().sum();
+        self.spent.store(spent, Ordering::Relaxed);
+        let used = now.saturating_duration_since(self.start).as_millis() as u64;
+        self.used.store(used, Ordering::Relaxed);
         out
     }
 }
@@ -117,7 +152,9 @@ impl Bucket {
             / window.as_nanos().max(1)) as u64;
         let passed = number.saturating_sub(self.newest).min(WINDOWS as u64);
         for n in 0..passed {
-            self.windows[((number - n) % WINDOWS as u64) as usize] = 0;
+            let slot = ((number - n) % WINDOWS as u64) as usize;
+            self.windows[slot] = 0;
+            self.spent[slot] = 0;
         }
         self.newest = self.newest.max(number);
     }
@@ -216,6 +253,30 @@ mod tests {
         );
         let middle = start + Duration::from_secs(16);
         assert_eq!(spend(&budget, middle), 0, "what was taken still counts");
+    }
+
+    #[test]
+    fn the_gauges_follow_what_is_spent_and_recover_when_nobody_asks() {
+        let start = Instant::now();
+        let settings = BudgetSettings {
+            min_per_sec: 1,
+            percent: 0.5,
+            ttl: Duration::from_secs(10),
+        };
+        let budget = Budget::new(settings, start);
+        let shown = |after| (budget.shown(start + after), budget.ratio(start + after));
+        assert_eq!(shown(Duration::ZERO), (10, 1.0));
+        budget.deposit(20, start);
+        assert_eq!(shown(Duration::ZERO), (20, 1.0));
+        (0..5).for_each(|_| assert!(budget.withdraw(start)));
+        assert_eq!(shown(Duration::ZERO), (15, 0.75));
+        assert_eq!(spend(&budget, start), 15);
+        assert_eq!(shown(Duration::from_secs(5)), (0, 0.0));
+        assert_eq!(
+            shown(Duration::from_secs(11)),
+            (10, 1.0),
+            "all has leaked away"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use dtab::Path;
@@ -44,6 +44,14 @@ impl ClientShared {
         }
     }
 
+    /// The same bound name with other settings: what is known of its endpoints stays.
+    pub(crate) fn successor(&self, settings: ClientSettings) -> Self {
+        let new = Self::new(self.id.clone(), settings, self.workers);
+        *lock(&new.endpoints) = lock(&self.endpoints).clone();
+        *lock(&new.addr) = self.addr();
+        new
+    }
+
     /// The endpoint's record; the same one as long as anybody holds it.
     fn endpoint(&self, addr: SocketAddr) -> Arc<Shared> {
         let mut endpoints = self
@@ -75,6 +83,10 @@ impl ClientShared {
             .unwrap_or_else(PoisonError::into_inner);
         endpoints.values().filter_map(Weak::upgrade).collect()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A worker's client of one bound name.
@@ -115,12 +127,12 @@ pub(crate) struct Upstream {
 }
 
 /// Counts an open connection while it lives.
-struct Open(Arc<ClientShared>, Arc<ClientStats>);
+struct Open(Arc<ClientStats>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.gauges.connections.decr();
-        self.1.closes.incr();
+        self.0.connections.decr();
+        self.0.closes.incr();
     }
 }
 
@@ -264,7 +276,7 @@ impl Client {
             Ok(tcp) => {
                 self.stats.connects.incr();
                 self.stats.connect_latency.record(micros);
-                self.shared.gauges.connections.incr();
+                self.stats.connections.incr();
                 Ok(Upstream {
                     local: tcp.local_addr().ok(),
                     io: Io::Plain(tcp),
@@ -272,26 +284,21 @@ impl Client {
                     reused: false,
                     made: began,
                     idle_since: began,
-                    _open: Open(Arc::clone(&self.shared), Arc::clone(&self.stats)),
+                    _open: Open(Arc::clone(&self.stats)),
                 })
             }
             Err(error) => {
                 self.stats.failed_connect_latency.record(micros);
+                self.stats.not_connected(&error).incr();
                 Err(error)
             }
         }
     }
 
     /// Puts a connection back that is clean: no unread bytes, and both sides keep it.
-    pub(crate) fn put_back(
-        &self,
-        endpoint: &Endpoint,
-        mut upstream: Upstream,
-        blocks: &Blocks,
-        now: Instant,
-    ) {
+    pub(crate) fn put_back(&self, endpoint: &Endpoint, mut upstream: Upstream, now: Instant) {
         debug_assert!(upstream.buffer.is_empty());
-        blocks.give(std::mem::take(&mut upstream.buffer));
+        upstream.buffer = Buffer::default();
         if !endpoint.removed.get() {
             upstream.idle_since = now;
             endpoint.idle.borrow_mut().push(upstream);

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use telemetry::trace::Formats;
 
 use crate::call::Call;
+use crate::entrance::{Behind, Entrance};
 use crate::exchange::Downstream;
 use crate::handle::{After, handle};
-use crate::http1::{Parsed, RequestHead, ResponseHead, Version};
+use crate::http1::{Framing, Parsed, RequestHead, ResponseHead, Version};
 use crate::identify::Identified;
 use crate::io::{BLOCK, Buffer, Io};
 use crate::respond::{self, Answering, RouteError};
@@ -24,6 +25,8 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 
 /// The two ends of a client's connection.
 pub(crate) struct Ends {
+    /// Where it came in.
+    pub(crate) entrance: Rc<Entrance>,
     /// Which of the router's servers accepted it.
     pub(crate) server: usize,
     pub(crate) local: SocketAddr,
@@ -33,6 +36,30 @@ pub(crate) struct Ends {
     /// The listener's name in traces, `ip/port`, as Linkerd 1 has it.
     pub(crate) name: Arc<str>,
     pub(crate) stats: Arc<ServerStats>,
+}
+
+impl Ends {
+    fn new(entrance: &Rc<Entrance>, (local, peer): (SocketAddr, SocketAddr)) -> Self {
+        let behind = entrance.behind();
+        Self {
+            entrance: Rc::clone(entrance),
+            server: behind.server,
+            local,
+            peer,
+            id: fastrand::u64(..),
+            name: Arc::clone(&behind.name),
+            stats: Arc::clone(&behind.stats),
+        }
+    }
+
+    /// Takes in what serves the next request.
+    fn follow(&mut self, behind: &Behind) {
+        self.server = behind.server;
+        if !Arc::ptr_eq(&self.stats, &behind.stats) {
+            self.name = Arc::clone(&behind.name);
+            self.stats = Arc::clone(&behind.stats);
+        }
+    }
 }
 
 /// What a request needs while it is served; handed from request to request.
@@ -59,9 +86,10 @@ enum Head {
     Bad(RouteError),
 }
 
-/// Serves a connection until it ends.
-pub(crate) async fn serve(local: Rc<Local>, ends: Ends, io: Io) {
-    let worker = &local.worker;
+/// Serves a connection until it ends. `who` is this router's address and the client's.
+pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr), io: Io) {
+    let worker = entrance.worker();
+    let mut ends = Ends::new(entrance, who);
     let began = Instant::now();
     let mut down = Downstream {
         io,
@@ -73,33 +101,40 @@ pub(crate) async fn serve(local: Rc<Local>, ends: Ends, io: Io) {
         sent: 0,
         received: 0,
     };
-    let settings = &local.router.settings.servers[ends.server];
     let (mut sent, mut received) = (0, 0);
+    // The client said that nothing follows its last request, and that was whole: closing loses nothing.
+    let mut polite = false;
     loop {
         if down.buffer.is_empty() {
-            worker.blocks.give(std::mem::take(&mut down.buffer));
-            if down.half_closed || !wait(&local, &mut down, settings.idle_time).await {
+            down.buffer = Buffer::default();
+            if down.half_closed || !wait(entrance, &mut down).await {
                 break;
             }
             down.buffer = worker.blocks.take();
         }
+        // A new configuration counts from here on, and stays for the whole of the request.
+        let behind = entrance.behind();
+        ends.follow(&behind);
+        let local = &behind.local;
         let mut job = worker.jobs.borrow_mut().pop().unwrap_or_default();
-        let after = match read_head(&local, &mut down, &mut job).await {
+        let after = match read_head(local, &mut down, &mut job).await {
             Head::End => After::Close,
             Head::Nothing => After::Keep,
             Head::Bad(error) => {
-                refuse_head(&local, &ends, &mut down, &error).await;
+                refuse_head(local, &ends, &mut down, &error).await;
                 After::Close
             }
             Head::Complete => {
-                let old = settings
+                let old = local.router.settings.servers[ends.server]
                     .life_time
                     .is_some_and(|life| began.elapsed() > life);
                 job.client_http10 = job.request.version() == Version::Http10;
-                job.client_keeps = job.request.keep_alive() && !old && !worker.draining();
-                handle(&local, &ends, &mut down, &mut job).await
+                job.client_keeps = job.request.keep_alive() && !old && !entrance.is_ending();
+                polite = !job.request.keep_alive() && job.request.framing() == Framing::None;
+                handle(local, &ends, &mut down, &mut job).await
             }
         };
+        polite &= down.buffer.is_empty();
         worker.give_job(job);
         ends.stats.received.add(down.received - received);
         ends.stats.sent.add(down.sent - sent);
@@ -108,18 +143,20 @@ pub(crate) async fn serve(local: Rc<Local>, ends: Ends, io: Io) {
             break;
         }
     }
-    linger(&mut down).await;
-    worker.blocks.give(std::mem::take(&mut down.buffer));
+    if !polite {
+        linger(&mut down).await;
+    }
 }
 
-/// Waits for the next request, with no buffer. False: the connection ends.
-async fn wait(local: &Local, down: &mut Downstream, idle: Option<Duration>) -> bool {
-    let worker = &local.worker;
-    match idle {
+/// Waits for the next request, with no buffer and nothing of the router. False: the connection ends.
+async fn wait(entrance: &Entrance, down: &mut Downstream) -> bool {
+    let behind = entrance.behind();
+    match behind.local.router.settings.servers[behind.server].idle_time {
         Some(idle) => down.timer.arm_in(idle),
         None => down.timer.disarm(),
     }
-    if worker.draining() {
+    drop(behind);
+    if entrance.is_ending() {
         // A request that is already on its way is served.
         down.timer.arm_in(Duration::from_millis(20));
     }
@@ -132,7 +169,7 @@ async fn wait(local: &Local, down: &mut Downstream, idle: Option<Duration>) -> b
     let readable = tokio::select! {
         biased;
         readable = readable => readable,
-        () = worker.drained.notified() => false,
+        () = entrance.ended.notified() => false,
     };
     down.timer.disarm();
     readable

@@ -15,6 +15,7 @@ use telemetry::trace::Sampling;
 use crate::access_log::AccessLog;
 use crate::budget::Budget;
 use crate::client::ClientShared;
+use crate::guard::Guard;
 use crate::settings::{RouterSettings, ServiceSettings};
 
 /// Where a router's reports go.
@@ -37,13 +38,17 @@ pub struct Router {
     pub(crate) reporting: Reporting,
     pub(crate) workers: usize,
     /// Requests under way by server; written only where a limit is configured.
-    pub(crate) under_way: Vec<AtomicU32>,
-    pub(crate) access_log: Option<AccessLog>,
+    pub(crate) under_way: Vec<Arc<AtomicU32>>,
+    pub(crate) access_log: Option<Arc<AccessLog>>,
+    pub(crate) guard: Guard,
     /// Where it listens, once it does.
     pub(crate) listeners: OnceLock<Vec<SocketAddr>>,
-    clients: Mutex<HashMap<Path, (Weak<ClientShared>, Registration)>>,
-    services: Mutex<HashMap<Path, (Weak<ServiceShared>, Registration)>>,
+    clients: Mutex<Known<ClientShared>>,
+    services: Mutex<Known<ServiceShared>>,
 }
+
+/// What is known of names as long as some worker holds it, with its registration for metrics.
+type Known<T> = HashMap<Path, (Weak<T>, Arc<Registration>)>;
 
 /// What all workers share of one logical name.
 pub(crate) struct ServiceShared {
@@ -74,13 +79,22 @@ impl Router {
         reporting: Reporting,
         workers: usize,
     ) -> std::io::Result<Arc<Self>> {
-        let access_log = settings
-            .access_log
-            .as_ref()
-            .map(AccessLog::open)
-            .transpose()?;
-        Ok(Arc::new(Self {
-            under_way: settings.servers.iter().map(|_| AtomicU32::new(0)).collect(),
+        let access_log = open(&settings)?;
+        Ok(Arc::new(Self::with(
+            settings, names, reporting, workers, access_log,
+        )))
+    }
+
+    fn with(
+        settings: RouterSettings,
+        names: Arc<Names>,
+        reporting: Reporting,
+        workers: usize,
+        access_log: Option<Arc<AccessLog>>,
+    ) -> Self {
+        Self {
+            under_way: settings.servers.iter().map(|_| Arc::default()).collect(),
+            guard: Guard::new(&settings, names.base()),
             settings,
             names,
             reporting,
@@ -89,7 +103,33 @@ impl Router {
             listeners: OnceLock::new(),
             clients: Mutex::default(),
             services: Mutex::default(),
-        }))
+        }
+    }
+
+    /// This router with other settings or names; it does not listen yet. What the change leaves as it is goes on in it:
+    /// connections to endpoints, what is known of their health, budgets, counters.
+    pub fn successor(
+        &self,
+        settings: RouterSettings,
+        names: Arc<Names>,
+        reporting: Reporting,
+    ) -> std::io::Result<Arc<Self>> {
+        let access_log = match settings.access_log == self.settings.access_log {
+            true => self.access_log.clone(),
+            false => open(&settings)?,
+        };
+        let mut new = Self::with(settings, names, reporting, self.workers, access_log);
+        for (server, under_way) in new.settings.servers.iter().zip(&mut new.under_way) {
+            let old = self.settings.servers.iter();
+            if let Some(at) = old.map(|old| old.addr).position(|addr| addr == server.addr) {
+                *under_way = Arc::clone(&self.under_way[at]);
+            }
+        }
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        new.clients = Mutex::new(clients.clone());
+        let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        new.services = Mutex::new(services.clone());
+        Ok(Arc::new(new))
     }
 
     /// Its label.
@@ -100,6 +140,13 @@ impl Router {
     /// Its settings.
     pub fn settings(&self) -> &RouterSettings {
         &self.settings
+    }
+
+    /// The process got SIGHUP: an access log with the policy `sighup` goes on in a new file.
+    pub fn hangup(&self) {
+        if let Some(log) = &self.access_log {
+            log.hangup();
+        }
     }
 
     /// Its names.
@@ -138,47 +185,50 @@ impl Router {
         states
     }
 
-    /// The shared part of a bound name's client; made when no worker has it.
+    /// The shared part of a bound name's client; made when no worker has it, or has it with settings of before.
     pub(crate) fn client(&self, id: &Path) -> Arc<ClientShared> {
+        let settings = self.settings.client.resolve(id);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = clients.get(id).and_then(|(client, _)| client.upgrade()) {
-            return known;
-        }
+        let known = clients.get(id).and_then(|(client, _)| client.upgrade());
+        let new = match known {
+            Some(known) if known.settings == settings => return known,
+            Some(former) => ClientShared::successor(&former, settings),
+            None => ClientShared::new(id.clone(), settings, self.workers),
+        };
         clients.retain(|_, (client, _)| client.strong_count() > 0);
-        let new = Arc::new(ClientShared::new(
-            id.clone(),
-            self.settings.client.resolve(id),
-            self.workers,
-        ));
+        let new = Arc::new(new);
         let scope = Scope::client(&self.settings.label, &id.to_string());
         let source = Arc::new(ClientSource(Arc::downgrade(&new)));
         let registration = self.reporting.registry.register(scope, source);
-        clients.insert(id.clone(), (Arc::downgrade(&new), registration));
+        clients.insert(id.clone(), (Arc::downgrade(&new), Arc::new(registration)));
         new
     }
 
-    /// The shared part of a logical name; made when no worker has it.
+    /// The shared part of a logical name; made when no worker has it, or has it with settings of before.
     pub(crate) fn service(&self, path: &Path) -> Arc<ServiceShared> {
+        let settings = self.settings.service.resolve(path);
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = services
+        let known = services
             .get(path)
-            .and_then(|(service, _)| service.upgrade())
+            .and_then(|(service, _)| service.upgrade());
+        let resolved = known.as_ref().is_some_and(|known| known.is_resolved());
+        if let Some(known) = known
+            && known.settings == settings
         {
             return known;
         }
         services.retain(|_, (service, _)| service.strong_count() > 0);
-        let settings = self.settings.service.resolve(path);
         let retries = Budget::new(settings.retry_budget, Instant::now());
         let new = Arc::new(ServiceShared {
             path: path.clone(),
             settings,
             retries,
-            resolved: AtomicBool::new(false),
+            resolved: AtomicBool::new(resolved),
         });
         let scope = Scope::service(&self.settings.label, &path.to_string());
         let source = Arc::new(ServiceSource(Arc::downgrade(&new)));
         let registration = self.reporting.registry.register(scope, source);
-        services.insert(path.clone(), (Arc::downgrade(&new), registration));
+        services.insert(path.clone(), (Arc::downgrade(&new), Arc::new(registration)));
         new
     }
 
@@ -191,7 +241,7 @@ impl Router {
     }
 
     /// Takes a place among a server's requests; `None` when the limit is reached.
-    pub(crate) fn enter(self: &Arc<Self>, server: usize) -> Option<Place> {
+    pub(crate) fn enter(&self, server: usize) -> Option<Place> {
         let limit = self.settings.servers[server].max_concurrent_requests;
         let Some(limit) = limit else {
             return Some(Place(None));
@@ -201,17 +251,28 @@ impl Router {
             under_way.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Place(Some((Arc::clone(self), server))))
+        Some(Place(Some(Arc::clone(under_way))))
     }
 }
 
+impl ServiceShared {
+    fn is_resolved(&self) -> bool {
+        self.resolved.load(Ordering::Relaxed)
+    }
+}
+
+fn open(settings: &RouterSettings) -> std::io::Result<Option<Arc<AccessLog>>> {
+    let log = settings.access_log.as_ref();
+    Ok(log.map(AccessLog::open).transpose()?.map(Arc::new))
+}
+
 /// A request's place under `maxConcurrentRequests`.
-pub(crate) struct Place(Option<(Arc<Router>, usize)>);
+pub(crate) struct Place(Option<Arc<AtomicU32>>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some((router, server)) = &self.0 {
-            router.under_way[*server].fetch_sub(1, Ordering::Relaxed);
+        if let Some(under_way) = &self.0 {
+            under_way.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -230,7 +291,6 @@ impl Source for ClientSource {
             .filter(|one| one.health.status(now) == crate::accrual::Status::Busy)
             .count();
         let size = client.gauges.endpoints.get();
-        out.gauge("connections", client.gauges.connections.get() as f64);
         out.gauge("loadbalancer/size", size as f64);
         out.gauge("loadbalancer/available", (size - busy as i64).max(0) as f64);
         out.gauge("loadbalancer/busy", busy as f64);
@@ -238,7 +298,7 @@ impl Source for ClientSource {
             "loadbalancer/load",
             f64::from(endpoints.iter().map(|one| one.load()).sum::<u32>()),
         );
-        out.gauge("retries/budget", client.requeues.shown() as f64);
+        out.gauge("retries/budget", client.requeues.shown(now) as f64);
     }
 }
 
@@ -246,12 +306,11 @@ struct ServiceSource(Weak<ServiceShared>);
 
 impl Source for ServiceSource {
     fn collect(&self, out: &mut Collector<'_>) {
-        if let Some(service) = self
-            .0
-            .upgrade()
-            .filter(|service| service.resolved.load(Ordering::Relaxed))
-        {
-            out.gauge("retries/budget", service.retries.shown() as f64);
+        if let Some(service) = self.0.upgrade().filter(|service| service.is_resolved()) {
+            let now = Instant::now();
+            out.gauge("retries/budget", service.retries.shown(now) as f64);
+            let ratio = service.retries.ratio(now);
+            out.our_gauge("rutter_retry_budget_ratio", &[], ratio);
         }
     }
 }

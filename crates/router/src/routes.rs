@@ -4,6 +4,7 @@
 //! one the route was made of, nothing else is looked up.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,6 +23,10 @@ use crate::router::{Router, ServiceShared};
 use crate::stats::{ClientStats, PairStats, RouterStats, ServiceStats};
 use crate::worker::Worker;
 
+mod succession;
+
+use succession::Former;
+
 /// A worker's part of a router.
 pub(crate) struct Local {
     pub(crate) router: Arc<Router>,
@@ -29,11 +34,13 @@ pub(crate) struct Local {
     pub(crate) stats: Arc<RouterStats>,
     /// Of heads, both ways.
     pub(crate) limits: Limits,
-    _registration: Registration,
+    registration: Rc<Registration>,
     routes: RefCell<HashMap<Box<[u8]>, Rc<Route>, RandomState>>,
+    /// What routes of this router's predecessor were, until they are made anew.
+    former: RefCell<HashMap<Box<[u8]>, Former, RandomState>>,
     services: RefCell<HashMap<Path, Rc<Service>, RandomState>>,
     clients: RefCell<HashMap<Path, Rc<Client>, RandomState>>,
-    registrations: RefCell<HashMap<Path, Registration, RandomState>>,
+    registrations: RefCell<HashMap<Path, Rc<Registration>, RandomState>>,
 }
 
 /// A worker's part of a logical name.
@@ -41,7 +48,7 @@ pub(crate) struct Service {
     pub(crate) shared: Arc<ServiceShared>,
     pub(crate) stats: Arc<ServiceStats>,
     pub(crate) deposits: Deposits,
-    _registration: Registration,
+    registration: Rc<Registration>,
 }
 
 /// A name under one dtab, as this worker routes it.
@@ -77,12 +84,14 @@ pub(crate) enum To {
     Client {
         client: Rc<Client>,
         pair: Arc<PairStats>,
-        _registration: Registration,
+        registration: Rc<Registration>,
     },
     /// At the router itself, which answers this status.
     Status(u16),
     /// Nowhere.
     Nowhere(Cause),
+    /// At an address that the request may not name.
+    Forbidden(SocketAddr),
 }
 
 /// Names a worker counts before it looks which of them lead nowhere.
@@ -99,6 +108,15 @@ impl Local {
             Scope::router(&router.settings.label),
             Arc::clone(&stats) as _,
         );
+        Self::with(router, worker, stats, Rc::new(registration))
+    }
+
+    fn with(
+        router: Arc<Router>,
+        worker: Rc<Worker>,
+        stats: Arc<RouterStats>,
+        registration: Rc<Registration>,
+    ) -> Rc<Self> {
         let settings = &router.settings;
         let limits = Limits {
             head: settings.max_head,
@@ -109,8 +127,9 @@ impl Local {
             worker,
             limits,
             stats,
-            _registration: registration,
+            registration,
             routes: RefCell::default(),
+            former: RefCell::default(),
             services: RefCell::default(),
             clients: RefCell::default(),
             registrations: RefCell::default(),
@@ -135,11 +154,12 @@ impl Local {
         self.stats.misses.incr();
         let path = name.path();
         let binding = self.router.names.binding(&path, own);
+        let former = self.former.borrow_mut().remove(&key[..]);
         let route = Rc::new(Route {
             service: self.service(&path),
             binding,
             seen: Cell::new(u64::MAX),
-            tree: RefCell::new(Rc::new(Tree::Pending)),
+            tree: RefCell::new(former.map_or_else(|| Rc::new(Tree::Pending), |former| former.tree)),
             used: Cell::new(seconds),
         });
         // A name that leads nowhere leaves nothing behind here: whoever makes names up fills no table.
@@ -170,11 +190,12 @@ impl Local {
         let scope = Scope::service(label, &path.to_string());
         let service = Rc::new(Service {
             shared: self.router.service(path),
-            _registration: self
-                .router
-                .reporting
-                .registry
-                .register(scope, Arc::clone(&stats) as _),
+            registration: Rc::new(
+                self.router
+                    .reporting
+                    .registry
+                    .register(scope, Arc::clone(&stats) as _),
+            ),
             stats,
             deposits: Deposits::default(),
         });
@@ -211,19 +232,21 @@ impl Local {
             .insert(id.clone(), Rc::clone(&client));
         self.registrations
             .borrow_mut()
-            .insert(id.clone(), registration);
+            .insert(id.clone(), Rc::new(registration));
         client
     }
 
-    fn branch(&self, service: &Service, leaf: &Leaf) -> Rc<Branch> {
+    /// `known` are the branches that the route had before: their counters go on.
+    fn branch(&self, service: &Service, leaf: &Leaf, known: &[Rc<Branch>]) -> Rc<Branch> {
         let to = match &leaf.to {
             LeafTarget::Status(status) => To::Status(*status),
             LeafTarget::Addr(addr) => {
                 let client = self.client(&leaf.id);
                 client.update(addr);
-                match leaf.cause() {
-                    Some(cause) => To::Nowhere(cause),
-                    None => self.to_client(service, leaf, client),
+                match (leaf.cause(), self.router.guard.forbidden(leaf)) {
+                    (Some(cause), _) => To::Nowhere(cause),
+                    (None, Some(address)) => To::Forbidden(address),
+                    (None, None) => self.to_client(service, leaf, client, known),
                 }
             }
         };
@@ -240,13 +263,34 @@ impl Local {
         })
     }
 
-    fn to_client(&self, service: &Service, leaf: &Leaf, client: Rc<Client>) -> To {
+    fn to_client(
+        &self,
+        service: &Service,
+        leaf: &Leaf,
+        client: Rc<Client>,
+        known: &[Rc<Branch>],
+    ) -> To {
         if service.stats.resolved.get() == 0 {
             service.stats.resolved.incr();
             service
                 .shared
                 .resolved
                 .store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        let counted = known.iter().find_map(|branch| match &branch.to {
+            To::Client {
+                client: before,
+                pair,
+                registration,
+            } if before.shared.id == leaf.id => Some((Arc::clone(pair), Rc::clone(registration))),
+            _ => None,
+        });
+        if let Some((pair, registration)) = counted {
+            return To::Client {
+                client,
+                pair,
+                registration,
+            };
         }
         let pair = Arc::new(PairStats::default());
         let label = &self.router.settings.label;
@@ -263,7 +307,7 @@ impl Local {
         To::Client {
             client,
             pair,
-            _registration: registration,
+            registration: Rc::new(registration),
         }
     }
 
@@ -281,6 +325,9 @@ impl Local {
             route.binding.touch();
             seconds.saturating_sub(route.used.get()) < idle
         });
+        self.former
+            .borrow_mut()
+            .retain(|_, former| seconds.saturating_sub(former.used) < idle);
         let before = self.clients.borrow().len() + self.services.borrow().len();
         // What only these maps hold belongs to no route any more.
         self.services
@@ -330,7 +377,10 @@ impl Route {
                 (To::Client { client, .. }, LeafTarget::Addr(_)) => {
                     client.shared.id == leaf.id
                         && leaf.cause().is_none()
+                        && local.router.guard.forbidden(leaf).is_none()
                         && leaf.residual.is_empty()
+                        // With other settings it is another client.
+                        && Rc::ptr_eq(client, &local.client(&leaf.id))
                 }
                 _ => false,
             });
@@ -341,7 +391,7 @@ impl Route {
                     }
                     Rc::clone(branch)
                 }
-                _ => local.branch(&self.service, leaf),
+                _ => local.branch(&self.service, leaf, &known),
             }
         }))
     }

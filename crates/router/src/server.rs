@@ -2,22 +2,30 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
+use crate::entrance::Entrance;
 use crate::router::Router;
 use crate::settings::{ServerSettings, SocketSettings};
-use crate::worker::{self, Accepted, Load, Phase, Tcp};
+use crate::worker::{self, Accepted, Counted, ListenerId, Load, Order, Phase, Plan, Planned, Tcp};
 
 /// Connections on their way to a worker at once.
 const HANDOVER: usize = 1024;
 /// Length of the accept queue.
 const BACKLOG: i32 = 1024;
+/// Workers confirm a swap within microseconds unless they are stuck.
+const SWAP_LIMIT: Duration = Duration::from_secs(5);
+/// A data thread that was told to end is waited for this long. One that is stuck is left behind: it ends with the process.
+const THREAD_END: Duration = Duration::from_secs(1);
 /// After accept fails for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -66,9 +74,13 @@ fn hint(error: &io::Error, addr: &SocketAddr) -> String {
 /// The running data plane: workers and listeners. Dropping it stops them at once.
 pub struct DataPlane {
     routers: Vec<Arc<Router>>,
+    listeners: Vec<Listener>,
+    /// The number of the next listener.
+    next: ListenerId,
     phase: watch::Sender<Phase>,
     accepting: watch::Sender<bool>,
     loads: Vec<Arc<Load>>,
+    orders: Vec<mpsc::UnboundedSender<Order>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -79,75 +91,147 @@ pub struct Drained {
     pub cut: usize,
 }
 
-/// A listener before it is served.
-struct Listening {
-    router: usize,
-    server: usize,
-    socket: TcpListener,
+/// An open listener.
+#[derive(Clone, Debug)]
+struct Listener {
+    id: ListenerId,
+    /// The router it belongs to.
+    label: Arc<str>,
+    /// As configured; its port may be 0.
+    configured: SocketAddr,
     addr: SocketAddr,
+}
+
+/// Routers that are ready to be served, with all their listeners open. Dropping it instead of handing it to
+/// [`DataPlane::swap`] closes the new ones, and nothing has happened.
+pub struct Prepared {
+    routers: Vec<Arc<Router>>,
+    listeners: Vec<(Listener, Planned)>,
+    sockets: Vec<(ListenerId, TcpListener)>,
+    next: ListenerId,
+    /// Listeners that could not be opened while an old one has the port: the old one takes their place.
+    pub kept: Vec<Kept>,
+}
+
+/// A listener that stays at its old address, as the new one cannot be had while that is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The router's label.
+    pub router: Arc<str>,
+    /// Which of its servers.
+    pub server: usize,
+    /// As configured now.
+    pub wanted: SocketAddr,
+    /// Where it listens.
+    pub has: SocketAddr,
+}
+
+/// What a [`DataPlane::swap`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swapped {
+    /// Listeners that are new.
+    pub opened: Vec<SocketAddr>,
+    /// Listeners that are closed; their connections end with the requests they carry.
+    pub closed: Vec<SocketAddr>,
+    /// Workers that have not said in time that they are done: they are busy, and do it when they can.
+    pub late: usize,
 }
 
 impl DataPlane {
     /// Binds all listeners, then starts `workers` data threads that serve them.
     pub fn start(routers: Vec<Arc<Router>>, workers: usize) -> Result<Self, StartError> {
-        let mut listening = Vec::new();
-        for (index, router) in routers.iter().enumerate() {
-            let mut addrs = Vec::new();
-            for (server, settings) in router.settings.servers.iter().enumerate() {
-                let failed = |error| StartError::Listen {
-                    router: (&**router.label()).into(),
-                    addr: settings.addr,
-                    error,
-                };
-                let socket = listen(settings).map_err(failed)?;
-                let addr = socket.local_addr().map_err(failed)?;
-                addrs.push(addr);
-                listening.push(Listening {
-                    router: index,
-                    server,
-                    socket,
-                    addr,
-                });
-            }
-            // A router is started once.
-            _ = router.listeners.set(addrs);
-        }
-        Self::serve(routers, listening, workers.max(1))
-    }
-
-    fn serve(
-        routers: Vec<Arc<Router>>,
-        listening: Vec<Listening>,
-        workers: usize,
-    ) -> Result<Self, StartError> {
+        let prepared = prepare(routers, &[], 0)?;
+        let workers = workers.max(1);
         let (phase, phases) = watch::channel(Phase::Serve);
         let (accepting, accepts) = watch::channel(true);
         let loads: Vec<_> = (0..workers).map(|_| Arc::new(Load::default())).collect();
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..workers).map(|_| mpsc::channel(HANDOVER)).unzip();
+        let (orders, ordered): (Vec<_>, Vec<_>) =
+            (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
+        // The first worker accepts: with one worker, no connection changes threads.
         let mut acceptors = Some(Acceptors {
-            listening,
             senders,
             loads: loads.clone(),
             accepting: accepts,
+            next: Arc::default(),
         });
         let mut threads = Vec::new();
-        for (index, receiver) in receivers.into_iter().enumerate() {
-            let (routers, phases, load) =
-                (routers.clone(), phases.clone(), Arc::clone(&loads[index]));
-            // The first worker accepts: with one worker, no connection changes threads.
+        for (index, (accepted, orders)) in receivers.into_iter().zip(ordered).enumerate() {
+            let (phases, load) = (phases.clone(), Arc::clone(&loads[index]));
             let acceptors = acceptors.take();
-            let body = move || work(index, routers, receiver, phases, load, acceptors);
+            let body = move || work(index, orders, accepted, phases, load, acceptors);
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(body).map_err(StartError::Thread)?);
         }
-        Ok(Self {
-            routers,
+        let mut plane = Self {
+            routers: Vec::new(),
+            listeners: Vec::new(),
+            next: 0,
             phase,
             accepting,
             loads,
+            orders,
             threads,
-        })
+        };
+        // Nobody waits for the answers: connections that come before are not served before, either.
+        _ = plane.order(prepared);
+        Ok(plane)
+    }
+
+    /// Makes everything ready to serve these routers instead of the present ones, and changes nothing yet. A router that
+    /// is served already goes on as it is; one with the label of another takes its place, and is best made by
+    /// [`Router::successor`]. Listeners that stay at their address stay open.
+    pub fn prepare(&self, routers: Vec<Arc<Router>>) -> Result<Prepared, StartError> {
+        prepare(routers, &self.listeners, self.next)
+    }
+
+    /// Puts what was prepared in force, without a pause: every request that begins from now on is served by the new
+    /// routers, those under way end with the old ones. Waits until all workers have confirmed it, though not for long.
+    /// Cancel safe: it is done, only not confirmed.
+    pub async fn swap(&mut self, prepared: Prepared) -> Swapped {
+        let before = self.listeners.clone();
+        let mut done = self.order(prepared);
+        let is_in = |list: &[Listener], id| list.iter().any(|listener| listener.id == id);
+        let only = |some: &[Listener], others: &[Listener]| -> Vec<SocketAddr> {
+            let only = some.iter().filter(|one| !is_in(others, one.id));
+            only.map(|one| one.addr).collect()
+        };
+        let mut swapped = Swapped {
+            opened: only(&self.listeners, &before),
+            closed: only(&before, &self.listeners),
+            late: self.orders.len(),
+        };
+        let confirmed = async {
+            while done.recv().await.is_some() {
+                swapped.late -= 1;
+            }
+        };
+        // Each worker's sender goes with its answer, or with the worker.
+        _ = tokio::time::timeout(SWAP_LIMIT, confirmed).await;
+        swapped
+    }
+
+    /// Tells all workers; they answer on the channel.
+    fn order(&mut self, prepared: Prepared) -> mpsc::Receiver<()> {
+        let (done, answers) = mpsc::channel(self.orders.len().max(1));
+        let planned = prepared.listeners.iter().map(|(_, planned)| *planned);
+        let plan = Arc::new(Plan {
+            routers: prepared.routers.clone(),
+            listeners: planned.collect(),
+        });
+        for orders in &self.orders {
+            // A worker that has ended serves nothing any more.
+            _ = orders.send(Order::Serve(Arc::clone(&plan), done.clone()));
+        }
+        // After all workers have got the plan, so that they know what comes in there.
+        if let Some(first) = self.orders.first() {
+            _ = first.send(Order::Accept(prepared.sockets));
+        }
+        self.routers = prepared.routers;
+        self.listeners = prepared.listeners.into_iter().map(|(one, _)| one).collect();
+        self.next = prepared.next;
+        answers
     }
 
     /// The routers it serves.
@@ -179,6 +263,11 @@ impl DataPlane {
         }
         let cut = self.connections();
         self.phase.send_replace(Phase::Stop);
+        // What is cut is still counted, and its spans are recorded.
+        let end = Instant::now() + THREAD_END;
+        while !self.threads.iter().all(JoinHandle::is_finished) && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         Drained { cut }
     }
 }
@@ -186,11 +275,106 @@ impl DataPlane {
 impl Drop for DataPlane {
     fn drop(&mut self) {
         self.phase.send_replace(Phase::Stop);
+        let end = Instant::now() + THREAD_END;
         for thread in self.threads.drain(..) {
+            while !thread.is_finished() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if !thread.is_finished() {
+                let thread = thread.thread().name().unwrap_or_default();
+                tracing::error!(thread, "a data thread is stuck and was left behind");
+                continue;
+            }
             // A worker that panicked has said so in the log.
             _ = thread.join();
         }
     }
+}
+
+/// Opens what is not open yet. `open` are the listeners there are, `next` is the number of the next one.
+fn prepare(
+    routers: Vec<Arc<Router>>,
+    open: &[Listener],
+    mut next: ListenerId,
+) -> Result<Prepared, StartError> {
+    let mut free: Vec<&Listener> = open.iter().collect();
+    let mut wanted = Vec::new();
+    for (index, router) in routers.iter().enumerate() {
+        for (server, settings) in router.settings.servers.iter().enumerate() {
+            // Those that stay where they are come first, before one takes another's place.
+            let same = |one: &&Listener| {
+                one.configured == settings.addr
+                    && (settings.addr.port() != 0 || one.label == *router.label())
+            };
+            let found = free.iter().position(same).map(|at| free.remove(at));
+            wanted.push((index, server, settings, found));
+        }
+    }
+    let (mut listeners, mut sockets, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, server, settings, found) in wanted {
+        let label = routers[index].label();
+        let known = found.or_else(|| {
+            let at = free.iter().position(|one| clash(one.addr, settings.addr))?;
+            let old = free.remove(at);
+            kept.push(Kept {
+                router: Arc::clone(label),
+                server,
+                wanted: settings.addr,
+                has: old.addr,
+            });
+            Some(old)
+        });
+        let listener = match known {
+            Some(known) => Listener {
+                label: Arc::clone(label),
+                ..known.clone()
+            },
+            None => {
+                let failed = |error| StartError::Listen {
+                    router: (&**label).into(),
+                    addr: settings.addr,
+                    error,
+                };
+                let socket = listen(settings).map_err(failed)?;
+                let addr = socket.local_addr().map_err(failed)?;
+                sockets.push((next, socket));
+                next += 1;
+                Listener {
+                    id: next - 1,
+                    label: Arc::clone(label),
+                    configured: settings.addr,
+                    addr,
+                }
+            }
+        };
+        let planned = Planned {
+            id: listener.id,
+            addr: listener.addr,
+            router: index,
+            server,
+        };
+        listeners.push((listener, planned));
+    }
+    for (index, router) in routers.iter().enumerate() {
+        let own = listeners
+            .iter()
+            .filter(|(_, planned)| planned.router == index);
+        // A router that is served already has them.
+        _ = router.listeners.set(own.map(|(one, _)| one.addr).collect());
+    }
+    Ok(Prepared {
+        routers,
+        listeners,
+        sockets,
+        next,
+        kept,
+    })
+}
+
+/// Whether an address cannot be listened on while another one is.
+fn clash(open: SocketAddr, wanted: SocketAddr) -> bool {
+    let (a, b) = (open.ip(), wanted.ip());
+    open.port() == wanted.port() && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
 fn listen(settings: &ServerSettings) -> io::Result<TcpListener> {
@@ -224,8 +408,8 @@ fn listen(settings: &ServerSettings) -> io::Result<TcpListener> {
 /// A data thread's life.
 fn work(
     index: usize,
-    routers: Vec<Arc<Router>>,
-    receiver: mpsc::Receiver<Accepted>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    accepted: mpsc::Receiver<Accepted>,
     phases: watch::Receiver<Phase>,
     load: Arc<Load>,
     acceptors: Option<Acceptors>,
@@ -240,107 +424,110 @@ fn work(
             return;
         }
     };
-    runtime.block_on(async move {
-        if let Some(acceptors) = acceptors {
-            acceptors.spawn(&routers);
-        }
-        worker::run(index, routers, receiver, phases, load).await;
-    });
+    runtime.block_on(worker::run(
+        index, orders, accepted, phases, load, acceptors,
+    ));
 }
 
-/// All listeners, and the ways to all workers.
-struct Acceptors {
-    listening: Vec<Listening>,
+/// The ways to all workers; the first worker has them.
+pub(crate) struct Acceptors {
     senders: Vec<mpsc::Sender<Accepted>>,
     loads: Vec<Arc<Load>>,
     accepting: watch::Receiver<bool>,
+    next: Arc<AtomicUsize>,
 }
 
 impl Acceptors {
-    fn spawn(self, routers: &[Arc<Router>]) {
-        let next = Arc::new(AtomicUsize::new(0));
-        for one in self.listening {
-            let settings = routers[one.router].settings.servers[one.server]
-                .socket
-                .clone();
-            let (senders, loads) = (self.senders.clone(), self.loads.clone());
-            let (accepting, next) = (self.accepting.clone(), Arc::clone(&next));
-            tokio::task::spawn_local(accept(one, settings, senders, loads, accepting, next));
-        }
+    /// Accepts on this socket from now on, in a task of its own.
+    pub(crate) fn spawn(&self, id: ListenerId, socket: TcpListener, entrance: Rc<Entrance>) {
+        let ways = Self {
+            senders: self.senders.clone(),
+            loads: self.loads.clone(),
+            accepting: self.accepting.clone(),
+            next: Arc::clone(&self.next),
+        };
+        tokio::task::spawn_local(ways.accept(id, socket, entrance));
     }
-}
 
-/// Accepts until told to stop. Nothing that accept says ends it.
-async fn accept(
-    one: Listening,
-    settings: SocketSettings,
-    senders: Vec<mpsc::Sender<Accepted>>,
-    loads: Vec<Arc<Load>>,
-    mut accepting: watch::Receiver<bool>,
-    next: Arc<AtomicUsize>,
-) {
-    let Listening {
-        router,
-        server,
-        socket,
-        addr,
-    } = one;
-    let socket = match tokio::net::TcpListener::from_std(socket) {
-        Ok(socket) => socket,
-        Err(error) => {
-            tracing::error!(%addr, %error, "cannot watch the listener");
-            return;
-        }
-    };
-    let mut complaint = Complaint::default();
-    loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            changed = accepting.changed() => {
-                if changed.is_err() || !*accepting.borrow_and_update() {
-                    return;
-                }
-                continue;
+    /// Accepts until told to stop. Nothing that accept says ends it.
+    async fn accept(mut self, id: ListenerId, socket: TcpListener, entrance: Rc<Entrance>) {
+        let socket = match tokio::net::TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::error!(%error, "cannot watch the listener");
+                return;
             }
         };
-        match accepted {
-            Ok((tcp, peer)) => {
-                let options = SockRef::from(&tcp);
-                // An option that cannot be set is no reason to refuse a client.
-                _ = options.set_tcp_nodelay(settings.no_delay);
-                _ = options.set_keepalive(settings.keep_alive.unwrap_or(true));
-                let local = tcp.local_addr().unwrap_or(addr);
-                let worker = fewest(&loads, &next);
-                // This is the first worker's thread: what stays here is not registered anew.
-                let tcp = match worker {
-                    0 => Tcp::Here(tcp),
-                    _ => match tcp.into_std() {
-                        Ok(tcp) => Tcp::Elsewhere(tcp),
-                        Err(_) => continue,
-                    },
-                };
-                loads[worker].connections.fetch_add(1, Ordering::Relaxed);
-                let accepted = Accepted {
-                    router,
-                    server,
-                    tcp,
-                    local,
-                    peer,
-                };
-                if senders[worker].send(accepted).await.is_err() {
-                    return;
+        let mut complaint = Complaint::default();
+        while *self.accepting.borrow_and_update() && !entrance.is_closed() {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = entrance.ended.notified() => continue,
+                changed = self.accepting.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+            };
+            match accepted {
+                Ok((tcp, peer)) => {
+                    if !self.hand_over(id, tcp, peer, &entrance).await {
+                        return;
+                    }
                 }
-            }
-            Err(error) => {
-                complaint.say(addr, &error);
-                if !matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
-                ) {
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                Err(error) => {
+                    complaint.say(socket.local_addr().ok(), &error);
+                    if !matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+                    ) {
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                 }
             }
         }
+        // Who has connected already is served: closing would reset what waits in the queue.
+        while let Some(Ok((tcp, peer))) = socket.accept().now_or_never() {
+            if !self.hand_over(id, tcp, peer, &entrance).await {
+                return;
+            }
+        }
+    }
+
+    /// Gives a connection to the worker with the fewest; false when that has ended.
+    async fn hand_over(
+        &self,
+        listener: ListenerId,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        entrance: &Entrance,
+    ) -> bool {
+        let behind = entrance.behind();
+        let settings = &behind.local.router.settings.servers[behind.server].socket;
+        let options = SockRef::from(&tcp);
+        // An option that cannot be set is no reason to refuse a client.
+        _ = options.set_tcp_nodelay(settings.no_delay);
+        _ = options.set_keepalive(settings.keep_alive.unwrap_or(true));
+        drop(behind);
+        let Ok(local) = tcp.local_addr() else {
+            return true; // it is gone already
+        };
+        let worker = fewest(&self.loads, &self.next);
+        // This is the first worker's thread: what stays here is not registered anew.
+        let tcp = match worker {
+            0 => Tcp::Here(tcp),
+            _ => match tcp.into_std() {
+                Ok(tcp) => Tcp::Elsewhere(tcp),
+                Err(_) => return true,
+            },
+        };
+        let accepted = Accepted {
+            listener,
+            tcp,
+            local,
+            peer,
+            counted: Counted::new(&self.loads[worker]),
+        };
+        self.senders[worker].send(accepted).await.is_ok()
     }
 }
 
@@ -364,7 +551,7 @@ struct Complaint {
 }
 
 impl Complaint {
-    fn say(&mut self, addr: SocketAddr, error: &io::Error) {
+    fn say(&mut self, addr: Option<SocketAddr>, error: &io::Error) {
         if self
             .last
             .is_some_and(|last| last.elapsed() < Duration::from_secs(1))
@@ -374,6 +561,6 @@ impl Complaint {
         }
         self.last = Some(Instant::now());
         let unsaid = std::mem::take(&mut self.unsaid);
-        tracing::warn!(%addr, %error, unsaid, "cannot accept connections; open ones go on");
+        tracing::warn!(?addr, %error, unsaid, "cannot accept connections; open ones go on");
     }
 }

@@ -1,7 +1,7 @@
 //! What a router was told to do, once checked: after this nothing parses or doubts again. The configuration file
 //! (`rutter`'s) produces these; defaults are Linkerd 1's unless a comment says otherwise.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use dtab::Path;
 use naming::PathMatcher;
 
 /// One router: its listeners, how it names requests and how it treats services and endpoints.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouterSettings {
     /// Metric scope and name for people; the protocol's name when the file gives none.
     pub label: Arc<str>,
@@ -38,6 +38,8 @@ pub struct RouterSettings {
     pub max_head: usize,
     /// Limit of the request line, in bytes.
     pub max_line: usize,
+    /// Addresses of this node, its pod and the control plane, which no request may name.
+    pub protected: Vec<IpAddr>,
 }
 
 /// Longest wait for a name to be bound, as Linkerd 1's `bindingTimeoutMs`.
@@ -70,12 +72,13 @@ impl RouterSettings {
             stream_after: STREAM_AFTER,
             max_head: MAX_HEAD,
             max_line: MAX_LINE,
+            protected: Vec::new(),
         }
     }
 }
 
 /// One listener of a router.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerSettings {
     /// Address and port; port 0 takes a free one.
     pub addr: SocketAddr,
@@ -156,7 +159,7 @@ impl Default for SocketSettings {
 }
 
 /// How the two sides of a `Forwarded` header are told; both are random per request unless configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ForwardedSettings {
     /// This router.
     pub by: ForwardedLabel,
@@ -223,7 +226,7 @@ pub enum TracePropagator {
 }
 
 /// `httpAccessLog`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AccessLogSettings {
     /// The file.
     pub path: PathBuf,
@@ -255,7 +258,7 @@ pub enum RollPolicy {
 /// Settings by prefix of a name: all entries that match are merged, a later one overrides key by key.
 ///
 /// `io.l5d.global` is one entry with the prefix `/`; `io.l5d.static` is its list.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PerPath<T> {
     /// In the order of the file.
     pub entries: Vec<(PathMatcher, T)>,
@@ -270,7 +273,7 @@ impl<T> Default for PerPath<T> {
 }
 
 /// What one entry of `client` says; `None` leaves the key to other entries.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClientPart {
     /// `loadBalancer`.
     pub balancer: Option<Balancer>,
@@ -299,7 +302,7 @@ pub struct ClientPart {
 }
 
 /// How requests to one bound name are sent: the merged [`ClientPart`]s, with defaults.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClientSettings {
     /// Which endpoint gets a request.
     pub balancer: Balancer,
@@ -366,7 +369,7 @@ impl PerPath<ClientPart> {
 }
 
 /// What one entry of `service` says; `None` leaves the key to other entries.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServicePart {
     /// `totalTimeoutMs`.
     pub total_timeout: Option<Duration>,
@@ -381,7 +384,7 @@ pub struct ServicePart {
 }
 
 /// How requests of one logical name are judged and repeated: the merged [`ServicePart`]s, with defaults.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServiceSettings {
     /// From a request's arrival to its final response head, all attempts together.
     pub total_timeout: Option<Duration>,

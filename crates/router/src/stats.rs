@@ -4,6 +4,8 @@
 use telemetry::cells::{Cell, Gauge, Histogram};
 use telemetry::metrics::{Collector, Outcomes, Requests, Source, Unit};
 
+use crate::client::ConnectError;
+
 /// `rt/<label>/server/<ip>/<port>`.
 pub(crate) struct ServerStats {
     pub(crate) requests: Requests,
@@ -88,8 +90,13 @@ pub(crate) struct ClientStats {
     pub(crate) requests: Requests,
     pub(crate) connects: Cell,
     pub(crate) closes: Cell,
+    pub(crate) connections: Gauge,
     pub(crate) connect_latency: Histogram,
     pub(crate) failed_connect_latency: Histogram,
+    /// Connections that were refused, not made in time, not made for another reason.
+    pub(crate) refused: Cell,
+    pub(crate) timed_out: Cell,
+    pub(crate) unconnected: Cell,
     pub(crate) adds: Cell,
     pub(crate) removes: Cell,
     pub(crate) updates: Cell,
@@ -106,8 +113,12 @@ impl Default for ClientStats {
             requests: Requests::with_statuses(),
             connects: Cell::new(),
             closes: Cell::new(),
+            connections: Gauge::new(),
             connect_latency: Histogram::new(),
             failed_connect_latency: Histogram::new(),
+            refused: Cell::new(),
+            timed_out: Cell::new(),
+            unconnected: Cell::new(),
             adds: Cell::new(),
             removes: Cell::new(),
             updates: Cell::new(),
@@ -120,9 +131,31 @@ impl Default for ClientStats {
     }
 }
 
+impl ClientStats {
+    /// Where a connection that was not made is counted.
+    pub(crate) fn not_connected(&self, error: &ConnectError) -> &Cell {
+        use std::io::ErrorKind;
+        match error {
+            ConnectError::Timeout => &self.timed_out,
+            ConnectError::Refused(error) => match error.kind() {
+                ErrorKind::ConnectionRefused => &self.refused,
+                ErrorKind::TimedOut => &self.timed_out,
+                _ => &self.unconnected,
+            },
+        }
+    }
+}
+
 impl Source for ClientStats {
     fn collect(&self, out: &mut Collector<'_>) {
         self.requests.collect(out);
+        for (result, cell) in [
+            ("refused", &self.refused),
+            ("timeout", &self.timed_out),
+            ("error", &self.unconnected),
+        ] {
+            out.ours("rutter_connects_total", &[("result", result)], cell.get());
+        }
         for (name, cell) in [
             ("connects", &self.connects),
             ("closes", &self.closes),
@@ -137,6 +170,7 @@ impl Source for ClientStats {
         ] {
             out.counter(name, cell.get());
         }
+        out.gauge("connections", self.connections.get() as f64);
         out.stat("connect_latency_ms", Unit::Millis, &self.connect_latency);
         out.stat(
             "failed_connect_latency_ms",
@@ -163,6 +197,5 @@ impl Source for PairStats {
 /// Of a client, whatever the number of workers.
 #[derive(Debug, Default)]
 pub(crate) struct ClientGauges {
-    pub(crate) connections: Gauge,
     pub(crate) endpoints: Gauge,
 }

@@ -1,23 +1,24 @@
 //! A data thread: one core's connections, pools, caches and counters, on a runtime of its own.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use telemetry::metrics::{Registration, Scope};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_local;
 
-use crate::connection::{Ends, Job, serve};
+use crate::connection::{Job, serve};
+use crate::entrance::Entrance;
 use crate::io::{Blocks, Io};
 use crate::router::Router;
 use crate::routes::Local;
-use crate::stats::ServerStats;
+use crate::server::Acceptors;
 use crate::timer::Timers;
 
 /// What all routers on one worker share.
@@ -30,8 +31,6 @@ pub(crate) struct Worker {
     pub(crate) jobs: RefCell<Vec<Box<Job>>>,
     /// A coarse clock: seconds since the worker began.
     pub(crate) seconds: Cell<u64>,
-    /// Tells idle connections that a drain has begun.
-    pub(crate) drained: Notify,
     draining: Cell<bool>,
     began: Instant,
 }
@@ -47,7 +46,6 @@ impl Worker {
             blocks: Blocks::default(),
             jobs: RefCell::default(),
             seconds: Cell::new(0),
-            drained: Notify::new(),
             draining: Cell::new(false),
             began: Instant::now(),
         })
@@ -71,15 +69,57 @@ impl Worker {
     }
 }
 
+/// A listener's number; never used twice in a data plane's life.
+pub(crate) type ListenerId = u64;
+
 /// A connection on its way to its worker.
 pub(crate) struct Accepted {
-    /// Which router.
-    pub(crate) router: usize,
-    /// Which of its servers.
-    pub(crate) server: usize,
+    pub(crate) listener: ListenerId,
     pub(crate) tcp: Tcp,
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
+    pub(crate) counted: Counted,
+}
+
+/// A connection in its worker's load, from the acceptor on until it ends.
+pub(crate) struct Counted(Arc<Load>);
+
+impl Counted {
+    pub(crate) fn new(load: &Arc<Load>) -> Self {
+        load.connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(load))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is served: all of it, after every change.
+pub(crate) struct Plan {
+    pub(crate) routers: Vec<Arc<Router>>,
+    pub(crate) listeners: Vec<Planned>,
+}
+
+/// An open listener, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Planned {
+    pub(crate) id: ListenerId,
+    pub(crate) addr: SocketAddr,
+    /// Its place in [`Plan::routers`].
+    pub(crate) router: usize,
+    /// Which of the router's servers it is.
+    pub(crate) server: usize,
+}
+
+/// What the control plane wants of a worker, beside its [`Phase`].
+pub(crate) enum Order {
+    /// Requests that begin from now on are served by this plan; said back once it is so.
+    Serve(Arc<Plan>, mpsc::Sender<()>),
+    /// Accept connections here, too. For the first worker only, and after the plan that has these listeners.
+    Accept(Vec<(ListenerId, std::net::TcpListener)>),
 }
 
 /// A client's socket, as it was accepted.
@@ -106,38 +146,45 @@ pub(crate) struct Load {
     pub(crate) connections: AtomicUsize,
 }
 
-/// A router's listener on one worker: where its connections are counted.
-struct Server {
-    name: Arc<str>,
-    stats: Arc<ServerStats>,
-    _registration: Registration,
-}
+/// A closed listener's connections may still be on their way from the acceptor to the worker, but no longer than this.
+const ON_THEIR_WAY: u64 = 30;
 
 /// Runs a worker until it is told to stop, or to drain and all is done.
 pub(crate) async fn run(
     index: usize,
-    routers: Vec<Arc<Router>>,
+    orders: mpsc::UnboundedReceiver<Order>,
     mut accepted: mpsc::Receiver<Accepted>,
     mut phase: watch::Receiver<Phase>,
     load: Arc<Load>,
+    acceptors: Option<Acceptors>,
 ) {
     let worker = Worker::new(index);
     let timers = Rc::clone(&worker.timers);
     spawn_local(async move { timers.drive().await });
-    let locals: Vec<_> = routers
-        .into_iter()
-        .map(|router| Local::new(router, Rc::clone(&worker)))
-        .collect();
-    let servers: Vec<Vec<Server>> = locals.iter().map(register).collect();
+    let mut floor = Floor {
+        worker: Rc::clone(&worker),
+        orders,
+        acceptors,
+        locals: Vec::new(),
+        former: Vec::new(),
+        entrances: HashMap::new(),
+        closed: Vec::new(),
+        idle: Rc::new(Notify::new()),
+        load,
+    };
+    let idle = Rc::clone(&floor.idle);
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let idle = Rc::new(Notify::new());
-    let mut accepting = true;
+    let (mut accepting, mut ordered) = (true, true);
     loop {
         tokio::select! {
             one = accepted.recv(), if accepting => match one {
-                Some(one) => begin(&locals, &servers, &load, &idle, one),
+                Some(one) => floor.begin(one),
                 None => accepting = false,
+            },
+            order = floor.orders.recv(), if ordered => match order {
+                Some(order) => floor.obey(order),
+                None => ordered = false,
             },
             changed = phase.changed() => {
                 let now = *phase.borrow_and_update();
@@ -145,106 +192,207 @@ pub(crate) async fn run(
                     return;
                 }
                 worker.draining.set(true);
-                worker.drained.notify_waiters();
-                if load.connections.load(Ordering::Relaxed) == 0 {
+                floor.tell_idle();
+                if floor.is_empty() {
                     return;
                 }
             }
             () = idle.notified() => {
-                if worker.draining() && load.connections.load(Ordering::Relaxed) == 0 {
+                if worker.draining() && floor.is_empty() {
                     return;
                 }
             }
-            _ = second.tick() => {
-                let now = Instant::now();
-                worker.seconds.set(now.duration_since(worker.began).as_secs());
-                locals.iter().for_each(|local| local.sweep(now));
-                if worker.draining() {
-                    // Whoever became idle since is told too.
-                    worker.drained.notify_waiters();
-                }
-            }
+            _ = second.tick() => floor.tick(),
         }
     }
 }
 
-fn register(local: &Rc<Local>) -> Vec<Server> {
-    let label = &local.router.settings.label;
-    let one = |addr: &SocketAddr| {
-        let stats = Arc::new(ServerStats::default());
-        let registry = &local.router.reporting.registry;
-        let registration = registry.register(Scope::server(label, *addr), Arc::clone(&stats) as _);
-        let name = format!("{}/{}", addr.ip(), addr.port()).into();
-        Server {
-            name,
-            stats,
-            _registration: registration,
-        }
-    };
-    local.router.listeners().iter().map(one).collect()
-}
-
-/// Begins to serve a connection in a task of its own. A panic in it ends this connection, and nothing else.
-fn begin(
-    locals: &[Rc<Local>],
-    servers: &[Vec<Server>],
-    load: &Arc<Load>,
-    idle: &Rc<Notify>,
-    one: Accepted,
-) {
-    let local = Rc::clone(&locals[one.router]);
-    let server = &servers[one.router][one.server];
-    let (name, stats) = (Arc::clone(&server.name), Arc::clone(&server.stats));
-    let tcp = match one.tcp {
-        Tcp::Here(tcp) => Ok(tcp),
-        Tcp::Elsewhere(tcp) => TcpStream::from_std(tcp),
-    };
-    let tcp = match tcp {
-        Ok(tcp) => tcp,
-        Err(error) => {
-            tracing::warn!(router = %local.router.label(), %error, "connection lost before it was served");
-            load.connections.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
-    };
-    let open = Open {
-        stats: Arc::clone(&stats),
-        load: Arc::clone(load),
-        idle: Rc::clone(idle),
-    };
-    stats.connects.incr();
-    stats.connections.incr();
-    let ends = Ends {
-        server: one.server,
-        local: one.local,
-        peer: one.peer,
-        id: fastrand::u64(..),
-        name,
-        stats,
-    };
-    spawn_local(async move {
-        let _open = open;
-        let served = std::panic::AssertUnwindSafe(serve(Rc::clone(&local), ends, Io::Plain(tcp)));
-        if served.catch_unwind().await.is_err() {
-            local.stats.panics.incr();
-            tracing::error!(router = %local.router.label(), code = "RT-E140", "a request's handling failed (a defect of rutter): its connection was closed");
-        }
-    });
-}
-
-/// Counts a connection while it is open.
-struct Open {
-    stats: Arc<ServerStats>,
+/// Everything a worker serves.
+struct Floor {
+    worker: Rc<Worker>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    acceptors: Option<Acceptors>,
+    /// In the order of the plan.
+    locals: Vec<Rc<Local>>,
+    /// Those of plans before, as long as a request is under way in them.
+    former: Vec<Weak<Local>>,
+    entrances: HashMap<ListenerId, Rc<Entrance>>,
+    /// Closed ones among them, and in which second they were closed.
+    closed: Vec<(ListenerId, u64)>,
     load: Arc<Load>,
+    /// Told when the last connection has ended.
     idle: Rc<Notify>,
+}
+
+impl Floor {
+    fn is_empty(&self) -> bool {
+        self.load.connections.load(Ordering::Relaxed) == 0
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Serve(plan, done) => {
+                self.serve(&plan);
+                // Nobody may be waiting for it.
+                _ = done.try_send(());
+            }
+            Order::Accept(sockets) => {
+                for (id, socket) in sockets {
+                    if let (Some(acceptors), Some(entrance)) =
+                        (&self.acceptors, self.entrances.get(&id))
+                    {
+                        acceptors.spawn(id, socket, Rc::clone(entrance));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Exchanges what is served. A router that is in both plans goes on as it is, one with a known label takes over
+    /// what its predecessor has.
+    fn serve(&mut self, plan: &Plan) {
+        let old = std::mem::take(&mut self.locals);
+        self.locals = plan
+            .routers
+            .iter()
+            .map(|router| {
+                let same = old.iter().find(|local| Arc::ptr_eq(&local.router, router));
+                let before = || old.iter().find(|l| l.router.label() == router.label());
+                match (same, before()) {
+                    (Some(same), _) => Rc::clone(same),
+                    (None, Some(before)) => before.successor(Arc::clone(router)),
+                    (None, None) => Local::new(Arc::clone(router), Rc::clone(&self.worker)),
+                }
+            })
+            .collect();
+        let stays = |local: &Rc<Local>| self.locals.iter().any(|new| Rc::ptr_eq(new, local));
+        let gone = old.iter().filter(|local| !stays(local));
+        self.former.extend(gone.map(Rc::downgrade));
+        for planned in &plan.listeners {
+            let Planned {
+                id, addr, server, ..
+            } = *planned;
+            let local = Rc::clone(&self.locals[planned.router]);
+            match self.entrances.get(&id) {
+                Some(entrance) => entrance.exchange(local, server, addr),
+                None => {
+                    _ = self
+                        .entrances
+                        .insert(id, Entrance::new(local, server, addr))
+                }
+            }
+        }
+        for (id, entrance) in &self.entrances {
+            let stays = plan.listeners.iter().any(|planned| planned.id == *id);
+            if !stays && !entrance.is_closed() {
+                entrance.close();
+                self.closed.push((*id, self.worker.seconds.get()));
+            }
+        }
+    }
+
+    fn tell_idle(&self) {
+        for entrance in self.entrances.values() {
+            entrance.ended.notify_waiters();
+        }
+    }
+
+    /// Every second.
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let seconds = now.duration_since(self.worker.began).as_secs();
+        self.worker.seconds.set(seconds);
+        self.locals.iter().for_each(|local| local.sweep(now));
+        self.former.retain(|former| match former.upgrade() {
+            Some(former) => {
+                former.sweep(now);
+                true
+            }
+            None => false,
+        });
+        if self.worker.draining() {
+            // Whoever became idle since is told too.
+            self.tell_idle();
+        }
+        let Self {
+            closed, entrances, ..
+        } = self;
+        closed.retain(|(id, since)| {
+            let stays = seconds < since + ON_THEIR_WAY;
+            if !stays {
+                entrances.remove(id);
+            }
+            stays
+        });
+    }
+
+    fn entrance(&mut self, id: ListenerId) -> Option<Rc<Entrance>> {
+        if !self.entrances.contains_key(&id) {
+            // The order that opened it came before its first connection, but nobody has looked yet.
+            while let Ok(order) = self.orders.try_recv() {
+                self.obey(order);
+            }
+        }
+        self.entrances.get(&id).cloned()
+    }
+
+    /// Begins to serve a connection in a task of its own. A panic in it ends this connection, and nothing else.
+    fn begin(&mut self, one: Accepted) {
+        let tcp = match one.tcp {
+            Tcp::Here(tcp) => Ok(tcp),
+            Tcp::Elsewhere(tcp) => TcpStream::from_std(tcp),
+        };
+        let (entrance, tcp) = match (self.entrance(one.listener), tcp) {
+            (Some(entrance), Ok(tcp)) => (entrance, tcp),
+            (_, tcp) => {
+                let error = tcp.err();
+                tracing::warn!(addr = %one.local, ?error, "connection lost before it was served");
+                self.idle.notify_one();
+                return;
+            }
+        };
+        let open = Open::new(&entrance, &self.idle, one.counted);
+        spawn_local(async move {
+            let _open = open;
+            let served = serve(&entrance, (one.local, one.peer), Io::Plain(tcp));
+            let served = std::panic::AssertUnwindSafe(served);
+            if served.catch_unwind().await.is_err() {
+                let behind = entrance.behind();
+                let local = &behind.local;
+                local.stats.panics.incr();
+                tracing::error!(router = %local.router.label(), code = "RT-E140", "a request's handling failed (a defect of rutter): its connection was closed");
+            }
+        });
+    }
+}
+
+/// Counts a connection while it is served.
+struct Open {
+    entrance: Rc<Entrance>,
+    idle: Rc<Notify>,
+    counted: Option<Counted>,
+}
+
+impl Open {
+    fn new(entrance: &Rc<Entrance>, idle: &Rc<Notify>, counted: Counted) -> Self {
+        let behind = entrance.behind();
+        behind.stats.connects.incr();
+        behind.stats.connections.incr();
+        Self {
+            entrance: Rc::clone(entrance),
+            idle: Rc::clone(idle),
+            counted: Some(counted),
+        }
+    }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.stats.closes.incr();
-        self.stats.connections.decr();
-        if self.load.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.idle.notify_one();
-        }
+        let behind = self.entrance.behind();
+        behind.stats.closes.incr();
+        behind.stats.connections.decr();
+        // Whoever is told looks at the count.
+        self.counted = None;
+        self.idle.notify_one();
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,16 +15,23 @@ use naming::{
     NamesLimits, Reads, Var,
 };
 use router::settings::{RouterSettings, ServerSettings};
-use router::{DataPlane, Reporting, Router};
+use router::{DataPlane, Reporting, Router, Swapped};
 use telemetry::metrics::Registry;
 use telemetry::span::Recorder;
 use telemetry::trace::Sampling;
 
-/// Binds `/svc/NAME` to the addresses a test gave NAME.
+/// Binds `/svc/NAME` to the addresses a test gave NAME; `stuck` holds up the thread that asks for it, for ever.
 #[derive(Default)]
-pub struct Table(Mutex<HashMap<String, Arc<Var<Addr>>>>);
+pub struct Table(Mutex<HashMap<String, Arc<Var<Addr>>>>, AtomicBool);
 
 impl Table {
+    /// Waits until a thread is stuck.
+    pub fn until_stuck(&self) {
+        while !self.1.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     pub fn set(&self, name: &str, addrs: &[SocketAddr]) {
         let addr = Addr::bound(addrs.iter().map(|&addr| Endpoint::new(addr)));
         let mut names = self.0.lock().unwrap();
@@ -56,6 +63,10 @@ impl Interpreter for Table {
             .get(1)
             .map(ToString::to_string)
             .unwrap_or_default();
+        while name == "stuck" {
+            self.1.store(true, Ordering::SeqCst);
+            std::thread::park();
+        }
         Activity::Ok(match self.0.lock().unwrap().get(&name) {
             None => NameTree::Neg,
             Some(var) => {
@@ -77,6 +88,7 @@ pub struct Rig {
     pub router: Arc<Router>,
     pub plane: Option<DataPlane>,
     pub registry: Registry,
+    reporting: Reporting,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -87,18 +99,18 @@ impl Rig {
 
     /// A router whose settings a test changes.
     pub fn with(change: impl FnOnce(&mut RouterSettings)) -> Self {
+        Self::on(1, change)
+    }
+
+    /// The same on so many workers.
+    pub fn on(workers: usize, change: impl FnOnce(&mut RouterSettings)) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
         let table = Arc::new(Table::default());
-        let names = Names::new(NamesConfig {
-            interpreter: Arc::clone(&table) as _,
-            base: Dtab::empty(),
-            limits: NamesLimits::default(),
-            control: runtime.handle().clone(),
-        });
+        let names = names(&table, &runtime);
         let mut settings =
             RouterSettings::new("out", ServerSettings::new(([127, 0, 0, 1], 0).into()));
         change(&mut settings);
@@ -109,16 +121,43 @@ impl Rig {
             sampling: Sampling::default(),
             node: "n1".into(),
         };
-        let router = Router::new(settings, names, reporting, 1).unwrap();
-        let plane = DataPlane::start(vec![Arc::clone(&router)], 1).unwrap();
+        let router = Router::new(settings, names, reporting.clone(), workers).unwrap();
+        let plane = DataPlane::start(vec![Arc::clone(&router)], workers).unwrap();
         Self {
             addr: router.listeners()[0],
             table,
             router,
             plane: Some(plane),
             registry,
+            reporting,
             runtime,
         }
+    }
+
+    /// The same router under changed settings, not served yet. Its names are bound anew.
+    pub fn successor(&self, change: impl FnOnce(&mut RouterSettings)) -> Arc<Router> {
+        let mut settings = self.router.settings().clone();
+        change(&mut settings);
+        let names = names(&self.table, &self.runtime);
+        let reporting = self.reporting.clone();
+        self.router.successor(settings, names, reporting).unwrap()
+    }
+
+    /// Another router, not served yet.
+    pub fn another(&self, label: &str) -> Arc<Router> {
+        let server = ServerSettings::new(([127, 0, 0, 1], 0).into());
+        let settings = RouterSettings::new(label, server);
+        let names = names(&self.table, &self.runtime);
+        Router::new(settings, names, self.reporting.clone(), 1).unwrap()
+    }
+
+    /// Serves these routers from now on; the first of them is `router` then.
+    pub fn swap(&mut self, routers: Vec<Arc<Router>>) -> Swapped {
+        let plane = self.plane.as_mut().unwrap();
+        let prepared = plane.prepare(routers).unwrap();
+        let swapped = self.runtime.block_on(plane.swap(prepared));
+        self.router = Arc::clone(&plane.routers()[0]);
+        swapped
     }
 
     /// An endpoint for `name` that answers each connection by `script`.
@@ -149,6 +188,15 @@ impl Rig {
         drop(plane);
         drained
     }
+}
+
+fn names(table: &Arc<Table>, runtime: &tokio::runtime::Runtime) -> Arc<Names> {
+    Names::new(NamesConfig {
+        interpreter: Arc::clone(table) as _,
+        base: Dtab::empty(),
+        limits: NamesLimits::default(),
+        control: runtime.handle().clone(),
+    })
 }
 
 /// A scripted endpoint: each connection is a thread that runs the script.
