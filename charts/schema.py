@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """Writes charts/rutter/values.schema.json, which refuses every value that the chart or the program would not understand.
 
-    charts/schema.py --program RUTTER --kubernetes OPENAPI            writes it
-    charts/schema.py --program RUTTER --kubernetes OPENAPI --check    fails when the file is not what this program writes
+    charts/schema.py --program RUTTER                         writes it, after a change of the configuration's keys or of the chart's
+    charts/schema.py --program RUTTER --kubernetes OPENAPI    the same, with Kubernetes' types as that API server has them
+    charts/schema.py … --check                                fails when the file is not what this program writes
 
 It has three sources: the chart's own keys stand below; those of the configuration file come from `rutter config schema`, those of
-Kubernetes' own types from an API server (`kubectl get --raw /openapi/v2`). Nothing has keys that are not listed.
+Kubernetes' own types from an API server (`kubectl get --raw /openapi/v2`); without one they stay as they are. Nothing has keys
+that are not listed.
 """
 import argparse
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -20,11 +23,19 @@ CORE, META, NETWORK, APPS = "io.k8s.api.core.v1.", "io.k8s.apimachinery.pkg.apis
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", required=True, help="the program `rutter`")
-    parser.add_argument("--kubernetes", required=True, type=pathlib.Path, help="an API server's /openapi/v2, as a file")
+    parser.add_argument("--kubernetes", type=pathlib.Path, help="an API server's /openapi/v2, as a file")
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     schema = subprocess.run([args.program, "config", "schema"], capture_output=True, text=True, check=True).stdout
-    text = written(json.loads(schema), json.loads(args.kubernetes.read_text())["definitions"])
+    try:
+        if args.kubernetes:
+            types = Definitions(json.loads(args.kubernetes.read_text())["definitions"])
+        else:
+            types = Kept(json.loads(TARGET.read_text())["definitions"])
+        text = written(json.loads(schema), types)
+    except KeyError as error:
+        print(f"charts/schema.py: no Kubernetes type {error}: give --kubernetes", file=sys.stderr)
+        return 1
     if not args.check:
         TARGET.write_text(text)
     elif TARGET.read_text() != text:
@@ -33,8 +44,7 @@ def main():
     return 0
 
 
-def written(config, kubernetes):
-    defs = Definitions(kubernetes)
+def written(config, defs):
     schema = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Values of the chart rutter", **values(defs, Configuration(config, defs))}
     # Helm gives its own and those of a parent chart.
     schema["properties"]["global"] = {"type": "object"}
@@ -176,6 +186,20 @@ class Definitions:
             made["properties"] = {key: self.strict(value) for key, value in schema["properties"].items()}
             made["additionalProperties"] = False
         return made
+
+
+class Kept(Definitions):
+    """The types as the file has them already."""
+
+    def __call__(self, name):
+        self.take(name.rsplit(".", 1)[1])
+        return {"$ref": f"#/definitions/{name.rsplit('.', 1)[1]}"}
+
+    def take(self, short):
+        if short not in self.used:
+            self.used[short] = self.kubernetes[short]
+            for reference in re.findall(r'"#/definitions/(\w+)"', json.dumps(self.used[short])):
+                self.take(reference)
 
 
 class Configuration:

@@ -1,5 +1,9 @@
 """What the chart writes for the value sets, and what it refuses."""
+import json
+import os
 import pathlib
+import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -157,15 +161,37 @@ class Rendering(unittest.TestCase):
         self.assertEqual(container["securityContext"]["readOnlyRootFilesystem"], False)
         self.assertEqual((template["spec"]["enableServiceLinks"], template["spec"]["terminationGracePeriodSeconds"]), (True, 0))
 
-    def test_a_changed_configuration_restarts_the_pods_unless_it_must_not(self):
-        def checksum(*more):
-            template, _ = chart.pod_of(chart.objects(chart.named("defaults"), *more))
-            return template["metadata"]["annotations"].get("checksum/config")
-        restart = ("--set", "restartOnConfigChange=true")
-        self.assertIsNotNone(checksum(*restart))
-        self.assertNotEqual(checksum(*restart), checksum(*restart, "--set", "dtab=/svc => /x"))
-        self.assertEqual(checksum(*restart), checksum(*restart, "--set", "resources.limits.memory=1Gi"))
-        self.assertIsNone(checksum("--set", "restartOnConfigChange=false"))
+    def test_a_changed_configuration_restarts_the_pods_only_where_it_has_to(self):
+        def template(*more):
+            return chart.pod_of(chart.objects(chart.named("defaults"), *more))[0]
+        plain, restart = template(), ("--set", "restartOnConfigChange=true")
+        self.assertEqual(template("--set", "dtab=/svc => /x", "--set", "config.admin.security.controlEnabled=true"), plain)
+        self.assertNotEqual(template("--set", "config.workers=2"), plain)
+        self.assertNotEqual(template("--set", "listenAddress=10.0.0.1"), plain)
+        self.assertNotEqual(template(*restart, "--set", "dtab=/svc => /x"), template(*restart))
+        self.assertEqual(template(*restart, "--set", "serviceAccount.annotations.a=b"), template(*restart))
+
+    def test_written_files_are_what_their_programs_write(self):
+        for program in (["schema.py", "--program", os.environ["RUTTER"]], ["reference.py"]):
+            done = subprocess.run([sys.executable, chart.ROOT / "charts" / program[0], *program[1:], "--check"], capture_output=True, text=True, timeout=60)
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_the_schema_knows_every_key_and_no_section_is_open(self):
+        schema = json.loads((chart.CHART / "values.schema.json").read_text())
+        open_ones = []
+
+        def walk(part, path):
+            if isinstance(part, dict):
+                if isinstance(part.get("properties"), dict) and part.get("additionalProperties") is not False:
+                    open_ones.append(path)
+                for key, value in part.items():
+                    walk(value, f"{path}/{key}")
+            elif isinstance(part, list):
+                for number, value in enumerate(part):
+                    walk(value, f"{path}/{number}")
+        walk(schema, "")
+        self.assertEqual(open_ones, [])
+        self.assertEqual(set(yaml.safe_load((chart.CHART / "values.yaml").read_text())) | {"global"}, set(schema["properties"]))
 
 
 class Refusing(unittest.TestCase):

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -65,6 +66,14 @@ class DryRun(unittest.TestCase):
                 self.assertEqual(done.returncode, 0, done.stderr)
                 self.assertNotIn("Warning", done.stderr)
                 self.assertEqual(len(done.stdout.splitlines()), len(chart.objects(one)))
+
+    def test_the_schemas_kubernetes_types_are_this_api_servers(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            file.write(kubectl("get", "--raw", "/openapi/v2"))
+            file.flush()
+            done = subprocess.run([sys.executable, chart.ROOT / "charts" / "schema.py", "--program", os.environ["RUTTER"], "--kubernetes", file.name, "--check"],
+                                  capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_reached_at_the_service_it_needs_no_rights_beyond_restricted(self):
         self.assertEqual(self.violations("node-local"), None)

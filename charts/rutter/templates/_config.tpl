@@ -44,6 +44,12 @@
 {{- toYaml $file -}}
 {{- end -}}
 
+{{/* What a running router does not take over from a changed file. */}}
+{{- define "rutter.needsRestart" -}}
+{{- $file := include "rutter.config" . | fromYaml -}}
+{{- toJson (dict "workers" $file.workers "admin" (pick ($file.admin | default dict) "ip" "port")) -}}
+{{- end -}}
+
 {{/* Seconds from SIGTERM until what still runs is cut: the pasted file knows better than the values. */}}
 {{- define "rutter.graceSeconds" -}}
 {{- if .Values.rawConfig -}}

@@ -19,8 +19,12 @@ rollingUpdate: {maxSurge: 0, maxUnavailable: 1}
 {{- if .Values.metrics.annotations -}}
   {{- $annotations = dict "prometheus.io/scrape" "true" "prometheus.io/port" (toString .Values.ports.admin) "prometheus.io/path" .Values.metrics.path -}}
 {{- end -}}
-{{- if and .Values.restartOnConfigChange (not .Values.existingConfigMap.name) -}}
-  {{- $_ := set $annotations "checksum/config" (include "rutter.config" . | sha256sum) -}}
+{{- if not .Values.existingConfigMap.name -}}
+  {{- if .Values.restartOnConfigChange -}}
+    {{- $_ := set $annotations "checksum/config" (include "rutter.config" . | sha256sum) -}}
+  {{- else -}}
+    {{- $_ := set $annotations "checksum/restart" (include "rutter.needsRestart" . | sha256sum) -}}
+  {{- end -}}
 {{- end -}}
 {{- with mergeOverwrite $annotations (deepCopy .Values.commonAnnotations) (deepCopy .Values.podAnnotations) -}}
 {{- toYaml . -}}
