@@ -1,16 +1,18 @@
 //! The closed catalogue of what can go wrong, each with a code that stands in the answer, `l5d-err`, metric, span and log.
 //!
-//! `rutter explain RT-E101` prints an entry's page and `docs/errors.md` has them all; both come from the table in
-//! `code/catalogue.rs`. There is no catch-all: a new way to fail is a new entry.
+//! `rutter explain RT-E101` prints an entry's page and `docs/errors.md` has them all; both come from the tables in
+//! `code/catalogue.rs` and `code/checks.rs`. There is no catch-all: a new way to fail is a new entry.
 
 use std::fmt;
 use std::str::FromStr;
 
 #[macro_use]
 mod catalogue;
+mod checks;
 mod watching;
 
-pub use catalogue::{Check, Code, Lint};
+pub use catalogue::Code;
+pub use checks::{Check, Lint};
 pub use watching::Watching;
 
 /// What the catalogue says about one code.

@@ -1,4 +1,4 @@
-//! The table behind [`Code`], [`Check`] and [`Lint`].
+//! The table behind [`Code`], and the macro that makes such tables.
 
 use super::Entry;
 
@@ -56,7 +56,7 @@ catalogue! {
     E104 "a transformer left no address" [502];
     "The service exists and has endpoints, but a transformer (`io.l5d.k8s.daemonset`, `io.l5d.k8s.localnode`, …) left none of them: the nodes the endpoints run on have no router to send to, or none runs on this node.";
     causes "the Service named by the daemonset transformer does not exist or selects no pods", "no router runs on the endpoint's node, or it is not ready", "`port` names a port that the routers' Service does not have";
-    fix "Create or repair the Service that the transformer names (see RT-C021), and look at `rutter nodes` for nodes without a ready router.";
+    fix "Create or repair the Service that the transformer names (see RT-C021); `rutter check` names nodes without a ready router.";
     see "`rutter_errors_total{code=\"RT-E104\"}`; the delegation in the answer ends with the transformer's prefix.";
 
     E105 "no ready endpoint" [502];
@@ -80,7 +80,7 @@ catalogue! {
     E112 "request timeout" [503];
     "The response's head did not come within a configured limit; the message says which: of one attempt (`requestAttemptTimeoutMs`), of the request with all retries (`totalTimeoutMs`), or of the server (`timeoutMs`).";
     causes "the service is slow or overloaded", "the limit is shorter than the service's normal slow requests", "the total leaves no time for the retries";
-    fix "Find a slow trace (`rutter tap --min-latency`) to see whether connection, queue or service took the time; then repair it or raise that limit.";
+    fix "Find a slow trace (in Zipkin, or on `/requests` of the admin port) to see whether connection, queue or service took the time; then repair it or raise that limit.";
     see "`rutter_errors_total{code=\"RT-E112\"}`, the upper buckets of `rutter_request_duration_seconds`.";
 
     E113 "all endpoints are ejected" [];
@@ -104,7 +104,7 @@ catalogue! {
     E116 "delegation too deep" [502];
     "Following the dtab took more steps than the limit: its rules rewrite a name into itself, or multiply alternatives without end.";
     causes "a cycle such as `/a => /b ; /b => /a`", "a rule whose destination lies under its own prefix", "alternatives that double at every step";
-    fix "`rutter dtab lint` finds cycles (RT-D03); the answer shows the last steps before the limit.";
+    fix "`rutter config check FILE` finds cycles (RT-D03); the answer shows the last steps before the limit.";
     see "`rutter_errors_total{code=\"RT-E116\"}`, `rutter_delegations_total{result=\"too_deep\"}`.";
 
     E117 "a namer failed" [502];
@@ -116,14 +116,14 @@ catalogue! {
     E118 "bad dtab in a header" [400];
     "The request carries a dtab of its own (`l5d-dtab` or `l5d-ctx-dtab`) that cannot be read; it would be wrong to route the request as if it had none.";
     causes "a typing error in a header set by hand", "a header that was cut or escaped twice by another proxy";
-    fix "The answer shows the place and what was expected there. `rutter dtab parse` checks a dtab without sending a request.";
+    fix "The answer shows the place and what was expected there. `rutter delegate PATH --dtab TEXT` reads a dtab without sending a request.";
     see "`rutter_errors_total{code=\"RT-E118\"}`.";
 
     E119 "address forbidden" [403];
     "The name led to an address that a request may not choose: loopback, link-local, a control plane's, or a listener of this router. Only the configured dtab may name such addresses.";
     causes "a request override or Host with a literal address", "a DNS name that resolves to a loopback or link-local address", "a dtab rule that leads to the router's own listener";
     fix "If the address is meant, write it into the configured dtab as a literal; it is then the operator's word.";
-    see "`rutter_errors_total{code=\"RT-E119\"}`; a `warn` line with the address and the request's source.";
+    see "`rutter_errors_total{code=\"RT-E119\"}`; a `debug` line with the address and the request's source.";
 
     E120 "draining" [503];
     "The router is shutting down: it finishes what it has begun and takes no new requests. The answer closes the connection.";
@@ -152,7 +152,7 @@ catalogue! {
     E124 "too many concurrent requests" [503];
     "`maxConcurrentRequests` of the server is reached: answering at once is better than letting everybody wait.";
     causes "a service behind the router got slow, so requests pile up", "a burst or a client without a limit", "the limit is too low for normal traffic";
-    fix "Look for the slow service first (`rutter stat`, latency column); then raise the limit if requests in flight are normal.";
+    fix "Look for the slow service first (latencies on the admin port's first page); then raise the limit if requests in flight are normal.";
     see "`rutter_errors_total{code=\"RT-E124\"}`, `rutter_in_flight_requests`.";
 
     E125 "CONNECT or upgrade refused" [403, 501];
@@ -194,7 +194,7 @@ catalogue! {
     E134 "TLS failed" [502];
     "The TLS handshake with the endpoint or the router on its node failed; the message says which check: trust, name, time, protocol version, or client certificate.";
     causes "the certificate is not signed by a configured CA", "`commonName` does not match the certificate", "a certificate is expired or not yet valid", "the other side speaks plain HTTP";
-    fix "Correct `client.tls` (`commonName`, `trustCerts`) or renew the certificate; `rutter check` shows the expiry of all that are loaded.";
+    fix "Correct `client.tls` (`commonName`, `trustCerts`) or renew the certificate.";
     see "`rutter_errors_total{code=\"RT-E134\"}`, `rutter_connects_total{result=\"tls\"}`.";
 
     E140 "internal error" [500];
@@ -202,78 +202,4 @@ catalogue! {
     causes "a bug";
     fix "Please report it with the log lines that carry this id. The router goes on: only this connection was ended.";
     see "`rutter_errors_total{code=\"RT-E140\"}`; an `error` line with the same id.";
-}
-
-catalogue! {
-    /// What `rutter check` may find in an installation.
-    Check:
-    C021 "a transformer's Service does not exist" [];
-    "A daemonset transformer names the Service by which routers on other nodes are found, and no such Service exists. Every request over that router ends with RT-E104.";
-    causes "the Service was never created: the published walkthrough has only the DaemonSet", "it is in another namespace, or has another name";
-    fix "Create a headless Service that selects the routers' pods and has the port that the transformer names, usually `incoming`.";
-    see "`rutter check`; `rutter_errors_total{code=\"RT-E104\"}`.";
-
-    C022 "the endpoints' nodes are guessed" [];
-    "The source does not say which node an endpoint runs on, so that the router guesses by the /24 network of its address as Linkerd 1 did. On clusters with other network sizes that is wrong.";
-    causes "the API server is too old to have EndpointSlices with nodeName", "neither NODE_NAME nor POD_IP is set for the router";
-    fix "Set NODE_NAME from `spec.nodeName` in the DaemonSet; use a cluster with discovery.k8s.io/v1.";
-    see "`rutter check`; a `warn` line at start.";
-
-    C031 "pods use a proxy address that does not resolve" [];
-    "Pods have `http_proxy` set to a name, usually the node's, that cannot be resolved from inside the pod; all their requests fail before they reach a router.";
-    causes "`spec.nodeName` is used where node names are not in DNS";
-    fix "Use `status.hostIP` in the pod's environment instead of `spec.nodeName`.";
-    see "`rutter check`; no requests from these pods in `rutter tap`.";
-
-    C041 "a service does not forward trace headers" [];
-    "A service receives trace headers and makes requests without them, so that every trace ends there and the next one looks like a new request.";
-    causes "the application does not copy the `l5d-ctx-*` headers (or B3, or traceparent) to the requests it makes";
-    fix "Copy all headers that start with `l5d-ctx-` from the request being answered to those made for it, or use a tracing library.";
-    see "`rutter check`; traces in Zipkin that consist of one hop only.";
-}
-
-catalogue! {
-    /// What the dtab lint may warn of.
-    Lint:
-    D01 "shadowed dentry" [];
-    "A later dentry has the same prefix and always answers, so that this one is never used.";
-    causes "an old rule left in place", "two people editing one dtab";
-    fix "Remove the earlier dentry, or make the later one fall back to it with `|`.";
-    see "`rutter dtab lint`, `rutter dtab plan`.";
-
-    D02 "unreachable dentry" [];
-    "No name that the routers identify, and no destination of another dentry, starts with this prefix.";
-    causes "a misspelt prefix", "the rule that led here was removed";
-    fix "Correct the prefix or remove the dentry.";
-    see "`rutter dtab lint`; use counts of dentries in `rutter config show`.";
-
-    D03 "cycle" [];
-    "Dentries rewrite a name into itself; a request that gets there ends with RT-E116.";
-    causes "`/a => /b ; /b => /a`", "a destination under its own prefix";
-    fix "Break the circle; the warning lists the dentries on it.";
-    see "`rutter dtab lint`; `rutter_errors_total{code=\"RT-E116\"}`.";
-
-    D04 "unknown namer" [];
-    "A destination starts with `/#/` and no configured namer has that prefix.";
-    causes "the namer is missing from `namers:`", "its `prefix` was changed";
-    fix "Add the namer to the configuration of the routers or the store, or correct the path.";
-    see "`rutter dtab lint`; `rutter_errors_total{code=\"RT-E117\"}`.";
-
-    D05 "destination unbound at the moment" [];
-    "The namer is known, but has nothing under this path now. That may be right: the service may be about to be deployed.";
-    causes "the service does not exist yet", "a misspelt service, port or namespace";
-    fix "Check the spelling, or deploy the service before requests are led to it.";
-    see "`rutter dtab lint`, `rutter dtab plan`.";
-
-    D06 "all weights of a union are zero" [];
-    "No branch of the union can ever be chosen, so that names leading here have no destination.";
-    causes "a shift of traffic that set both sides to zero";
-    fix "Give at least one branch a weight above zero.";
-    see "`rutter dtab lint`; RT-E105 answers for these names.";
-
-    D07 "a name in use would lose its destination" [];
-    "With the new dtab a name that has traffic now would end in neg, and its requests with RT-E101.";
-    causes "a rule was removed that is still needed", "a new rule with a shorter prefix that leads nowhere";
-    fix "`rutter dtab plan` lists the names with their traffic; keep their rules, or write with `--force` when it is meant.";
-    see "`rutter dtab plan`.";
 }
