@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{Request, State};
 use axum::handler::Handler;
@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::html::{Instance, NavItem, Site};
+use crate::request_line::LenientListener;
 use crate::{Readiness, Security, assets, guard};
 
 /// A boxed future, as handlers that are kept behind a pointer give it.
@@ -123,8 +124,12 @@ impl Admin {
         )
     }
 
-    /// The whole shelf as one service: for the listener, and for tests.
-    pub fn into_router(mut self) -> axum::Router {
+    /// The whole shelf as one service: for tests, and for who has a listener of his own.
+    pub fn into_router(self) -> axum::Router {
+        Current::new(self.fill()).into_router()
+    }
+
+    fn fill(mut self) -> Shelf {
         // Links in the order in which pages came; help is looked for at the end.
         self.nav.sort_by_key(|item| item.path == "/help");
         let site = Arc::new(Site {
@@ -147,14 +152,11 @@ impl Admin {
             });
             self.pages.entry(path.to_owned()).or_insert(list);
         }
-        let shelf = Shelf {
+        Shelf {
             pages: self.pages,
             security: self.config.security,
             site,
-        };
-        axum::Router::new()
-            .fallback(dispatch)
-            .with_state(Arc::new(shelf))
+        }
     }
 
     /// Opens the port. From here on connections queue up, and [`Listening::serve`] answers them.
@@ -166,7 +168,7 @@ impl Admin {
         Ok(Listening {
             listener,
             addr,
-            router: self.into_router(),
+            current: Current::new(self.fill()),
         })
     }
 }
@@ -176,7 +178,40 @@ impl Admin {
 pub struct Listening {
     listener: TcpListener,
     addr: SocketAddr,
-    router: axum::Router,
+    current: Current,
+}
+
+/// What is on the shelf now; cheap to clone.
+#[derive(Clone)]
+pub struct Current(Arc<RwLock<Arc<Shelf>>>);
+
+impl Current {
+    fn new(shelf: Shelf) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(shelf))))
+    }
+
+    /// Puts another shelf in its place: the next request is answered from there. Address and port stay as they are.
+    pub fn replace(&self, admin: Admin) {
+        let shelf = Arc::new(admin.fill());
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = shelf;
+    }
+
+    fn shelf(&self) -> Arc<Shelf> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn into_router(self) -> axum::Router {
+        axum::Router::new().fallback(dispatch).with_state(self)
+    }
+}
+
+impl std::fmt::Debug for Current {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Current").finish_non_exhaustive()
+    }
 }
 
 impl Listening {
@@ -185,9 +220,14 @@ impl Listening {
         self.addr
     }
 
+    /// A handle for exchanging what is served.
+    pub fn current(&self) -> Current {
+        self.current.clone()
+    }
+
     /// Serves until `stop`, then lets running answers end. The caller bounds that time.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), AdminError> {
-        axum::serve(self.listener, self.router)
+        axum::serve(LenientListener(self.listener), self.current.into_router())
             .with_graceful_shutdown(stop.cancelled_owned())
             .await
             .map_err(AdminError::Serve)
@@ -213,7 +253,8 @@ impl Shelf {
     }
 }
 
-async fn dispatch(State(shelf): State<Arc<Shelf>>, mut request: Request) -> Response {
+async fn dispatch(State(current): State<Current>, mut request: Request) -> Response {
+    let shelf = current.shelf();
     let path = request.uri().path();
     let mut response = match shelf.find(path).filter(|_| shelf.security.allows(path)) {
         // Linkerd answers 404 with nothing, for unknown and for closed pages alike.

@@ -570,3 +570,27 @@ async fn the_port_is_opened_and_a_taken_one_is_named() {
     let error = Admin::new(taken).bind().await.unwrap_err().to_string();
     assert!(error.contains(&listening.addr().to_string()), "{error}");
 }
+
+#[tokio::test]
+async fn a_target_as_people_type_it_is_understood_on_a_pipelined_connection() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let echo = axum::routing::any(|uri: http::Uri, body: String| async move {
+        format!("[{}|{body}]", uri.query().unwrap_or_default())
+    });
+    let listening = shelf().page("/echo", echo).bind().await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(listening.addr())
+        .await
+        .unwrap();
+    tokio::spawn(listening.serve(tokio_util::sync::CancellationToken::new()));
+    let posted = "POST /echo?a=>b HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nGET /c=>d";
+    let got = "GET /echo?e=>f HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    stream
+        .write_all(format!("{posted}{got}").as_bytes())
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("[a=%3Eb|GET /c=>d]"), "{answer}");
+    assert!(answer.ends_with("[e=%3Ef|]"), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "{answer}");
+}

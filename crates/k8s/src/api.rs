@@ -399,7 +399,10 @@ impl Api {
     }
 
     /// Posts an object and reads the answer.
-    pub(crate) async fn post(
+    ///
+    /// # Errors
+    /// What the API server answers, or why it doesn't.
+    pub async fn post(
         &self,
         path: &str,
         body: &serde_json::Value,
@@ -414,8 +417,11 @@ impl Api {
         serde_json::from_slice(&self.read(request).await?).map_err(ApiError::garbage)
     }
 
-    /// The object at `path`.
-    pub(crate) async fn get(&self, path: &str) -> Result<serde_json::Value, ApiError> {
+    /// The object at `path`, which may have a query.
+    ///
+    /// # Errors
+    /// What the API server answers, or why it doesn't.
+    pub async fn get(&self, path: &str) -> Result<serde_json::Value, ApiError> {
         let request = Request::get(path)
             .body(Vec::new())
             .map_err(ApiError::garbage)?;

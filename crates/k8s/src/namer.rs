@@ -264,6 +264,22 @@ impl Namer for ServiceNamer {
         }
     }
 
+    /// A path for each Service, with one of its ports; Linkerd's `/bound-names.json` has none of them.
+    fn known(&self) -> Vec<Path> {
+        let view = &self.cluster.shared.view;
+        let whole = Path::utf8(["#"]).concat(&self.config.prefix);
+        let services = view.services().into_iter();
+        let named = services.filter_map(|Key { namespace, name }| {
+            let rest = match &self.config.kind {
+                NamerKind::Namespace(own) if **own != *namespace => return None,
+                NamerKind::Namespace(_) => vec!["http", &*name],
+                NamerKind::Everywhere | NamerKind::External => vec![&*namespace, "http", &*name],
+            };
+            Some(whole.concat(&Path::utf8(rest)))
+        });
+        named.collect()
+    }
+
     /// As Linkerd's page (`endpoints`, one entry for each name in use), and beside it the watches.
     fn state(&self) -> Value {
         let shared = &self.cluster.shared;

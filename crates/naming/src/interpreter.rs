@@ -43,7 +43,7 @@ pub trait Interpreter: Send + Sync {
     }
 
     /// How long changes of its own dtab took to be in force since they became known, in µs; none when it has no dtab.
-    fn applied(&self) -> Option<&Histogram> {
+    fn applied(&self) -> Option<Arc<Histogram>> {
         None
     }
 }

@@ -97,6 +97,12 @@ pub trait Namer: Send + Sync {
         Vec::new()
     }
 
+    /// The names it knows, whole, for suggestions to people; some namers know names that they don't enumerate as Linkerd
+    /// understands it. One path for a name suffices, and there may be as many as the source has.
+    fn known(&self) -> Vec<Path> {
+        self.names()
+    }
+
     /// Its state, for `/namer_state/PREFIX.json`.
     fn state(&self) -> Value {
         Value::Object(serde_json::Map::new())

@@ -178,7 +178,7 @@ impl Names {
     }
 
     /// What came of the names that were followed through the dtab so far.
-    pub fn delegations(&self) -> &Delegations {
+    pub fn delegations(&self) -> &Arc<Delegations> {
         &self.delegations
     }
 

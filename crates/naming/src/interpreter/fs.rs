@@ -159,8 +159,8 @@ impl Interpreter for FsInterpreter {
         json!({"file": self.path, "dtab": dtab, "problem": file.problem})
     }
 
-    fn applied(&self) -> Option<&Histogram> {
-        Some(&self.applied)
+    fn applied(&self) -> Option<Arc<Histogram>> {
+        Some(self.applied.clone())
     }
 }
 
