@@ -125,10 +125,13 @@ class Cluster:
         try:
             return until(ready, f"{count} pods with {selector} are ready", patience=PATIENCE_S)
         except AssertionError:
-            print(self.kubectl("describe", "pods", "-n", namespace, "-l", selector)[-6000:], file=sys.stderr)
-            print(run(tool("kubectl"), "--kubeconfig", self.control.kubeconfig(), "logs", "--prefix", "-n", namespace, "-l", selector, "--tail=30", quiet=True),
-                  file=sys.stderr)
+            self.tell_about(selector, namespace)
             raise
+
+    def tell_about(self, selector, namespace="default"):
+        """Prints why pods may not be ready."""
+        for arguments in (("describe", "pods"), ("logs", "--prefix", "--tail=30", "--all-containers")):
+            print(run(tool("kubectl"), "--kubeconfig", self.control.kubeconfig(), *arguments, "-n", namespace, "-l", selector, quiet=True)[-6000:], file=sys.stderr)
 
     def wait_until_gone(self, selector, namespace="default"):
         until(lambda: not self.api.get(f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector}")["items"],

@@ -87,13 +87,15 @@ class Node:
         return found
 
     def cut_power(self):
-        """Everything on the node ends at once, and nobody is told: its cable goes dead first."""
+        """Everything on the node ends at once, and nobody is told: its cable goes dead first. Gives when that was."""
         run("ip", "link", "set", f"to-{self.name}", "down")
+        dead = time.time()
         self.init.kill()
         self.init.wait()
         until(self.empty, f"the processes of {self.name} are gone")
         run("ip", "link", "delete", f"to-{self.name}")
         run("ip", "netns", "delete", self.name)
+        return dead
 
     def empty(self):
         """Removes the node's cgroups, as far as they are empty; whether all were."""

@@ -1,8 +1,10 @@
-"""Prometheus beside the cluster, finding the pods as it does in a real one."""
+"""Prometheus beside the cluster, finding the pods by what their annotations ask for."""
 import contextlib
 import json
 import pathlib
 import re
+import threading
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -15,7 +17,7 @@ CONFIG = """\
 global: {{scrape_interval: 1s, scrape_timeout: 1s}}
 scrape_configs:
 - job_name: kubernetes-pods
-  kubernetes_sd_configs: [{{role: pod, kubeconfig_file: {kubeconfig}}}]
+  file_sd_configs: [{{files: [{targets}], refresh_interval: 1s}}]
   relabel_configs:
   - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], action: keep, regex: "true"}}
   - {{source_labels: [__meta_kubernetes_pod_phase], action: drop, regex: Succeeded|Failed|Pending}}
@@ -33,13 +35,34 @@ BUILT_IN = {"__rate_interval": "30s", "__interval": "10s", "__range": "5m"}
 
 
 class Prometheus:
+    """Debian's Prometheus is built without discovery in Kubernetes: the pods are told to it by a file, with the same labels."""
+
     def __init__(self, cluster):
+        self.cluster, self.ended = cluster, threading.Event()
         directory = cluster.directory / "prometheus"
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
+        self.targets = directory / "targets.json"
+        self.tell()
         config = directory / "prometheus.yml"
-        config.write_text(CONFIG.format(kubeconfig=cluster.control.kubeconfig()))
+        config.write_text(CONFIG.format(targets=self.targets))
         self.child = start(directory / "prometheus.log", "prometheus", f"--config.file={config}", f"--storage.tsdb.path={directory / 'data'}",
                            f"--web.listen-address=127.0.0.1:{PORT}")
+        self.teller = threading.Thread(target=self.keep_telling, daemon=True)
+        self.teller.start()
+
+    def keep_telling(self):
+        while not self.ended.wait(1.0):
+            self.tell()
+
+    def tell(self):
+        """Writes the pods as `kubernetes_sd_configs` with `role: pod` would give them."""
+        try:
+            pods = self.cluster.api.get("/api/v1/pods")["items"]
+        except OSError:
+            return  # the pods that were known stay
+        part = self.targets.with_suffix(".part")
+        part.write_text(json.dumps([target(pod) for pod in pods if pod["status"].get("podIP")]))
+        part.replace(self.targets)
 
     def query(self, expression):
         """Label sets and values of an instant query; empty while there are none."""
@@ -54,9 +77,21 @@ class Prometheus:
         return [(row["metric"], float(row["value"][1])) for row in result if isinstance(row, dict)] if isinstance(result, list) else []
 
     def stop(self):
+        self.ended.set()
+        self.teller.join()
         self.child.terminate()
         with contextlib.suppress(Exception):
             self.child.wait(20)
+
+
+def target(pod):
+    meta, labels = pod["metadata"], {}
+    for name, value in meta.get("annotations", {}).items():
+        labels[f"__meta_kubernetes_pod_annotation_{re.sub('[^a-zA-Z0-9_]', '_', name)}"] = value
+    labels |= {"__meta_kubernetes_namespace": meta["namespace"], "__meta_kubernetes_pod_name": meta["name"],
+               "__meta_kubernetes_pod_ip": pod["status"]["podIP"], "__meta_kubernetes_pod_phase": pod["status"]["phase"],
+               "__meta_kubernetes_pod_node_name": pod["spec"].get("nodeName", "")}
+    return {"targets": [pod["status"]["podIP"]], "labels": labels}
 
 
 def dashboard_queries(directory):

@@ -26,7 +26,11 @@ def install(cluster, release, values, *arguments):
     """`helm upgrade --install --wait`, with values as a file."""
     file = cluster.directory / f"{release}-values.json"
     file.write_text(json.dumps({**HERE, **values}))
-    return cluster.helm("upgrade", "--install", "--wait", "--timeout=180s", release, CHART, "-f", file, *arguments)
+    try:
+        return cluster.helm("upgrade", "--install", "--wait", "--timeout=120s", release, CHART, "-f", file, *arguments)
+    except RuntimeError:
+        cluster.tell_about(f"app.kubernetes.io/instance={release}")
+        raise
 
 
 class Routers:

@@ -57,11 +57,13 @@ class Lost:
     ended: float
     why: str
     pod: str
+    #: The node that answered, as far as one did.
+    by: str
     reused: bool
     id: str
 
     def __str__(self):
-        where = f", from {self.pod}" if self.pod else ""
+        where = f", from {self.pod} on {self.by}" if self.pod else ""
         return f"{self.kind} {self.id} on {self.node}, begun {clock(self.begun)}, ended {clock(self.ended)}{where}, reused={self.reused}: {self.why[:600]}"
 
 
@@ -86,12 +88,6 @@ class Account:
     excused: list = dataclasses.field(default_factory=list)
     notes: list = dataclasses.field(default_factory=list)
 
-    def excuse(self, why, test):
-        """Sets aside those lost requests that could not have been served."""
-        kept = [one for one in self.lost if not test(one)]
-        self.excused += [(one, why) for one in self.lost if test(one)]
-        self.lost = kept
-
     def __str__(self):
         sent = sum(self.requests.values())
         lines = [f"{self.name}: {sent} requests in {self.ended - self.began:.0f} s, lost {len(self.lost)}, could not be served {len(self.excused)}, "
@@ -109,7 +105,7 @@ class Load:
 
     def __init__(self, cluster):
         self.cluster = cluster
-        self.accounts = []
+        self.accounts, self.excuses = [], []
         self.pods = {}
 
     def start(self, *nodes):
@@ -153,7 +149,20 @@ class Load:
                 account.p99[kind] = max(account.p99.get(kind, 0), of["p99Ms"])
             account.nodes.update(told["answeredOn"])
             account.lost += [Lost(one["kind"], told["node"], one["begun"] / 1000, (one["begun"] + one["tookMs"]) / 1000, one["lost"],
-                                  one.get("pod", ""), one.get("reused", False), one["id"]) for one in told["lost"]]
+                                  one.get("pod", ""), one.get("node", ""), one.get("reused", False), one["id"]) for one in told["lost"]]
+
+        self.set_aside(account)
+
+    def excuse(self, why, test):
+        """From now on, and in accounts already made, lost requests for which `test` holds could not have been served."""
+        self.excuses.append((why, test))
+        for account in self.accounts:
+            self.set_aside(account)
+
+    def set_aside(self, account):
+        for why, test in self.excuses:
+            account.excused += [(one, why) for one in account.lost if test(one)]
+            account.lost = [one for one in account.lost if not test(one)]
 
     def check_ledger(self):
         """How many POSTs arrived, and those that arrived more than once: none may, whatever happened."""

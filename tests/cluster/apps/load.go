@@ -55,7 +55,9 @@ type record struct {
 // it down.
 type generator struct {
 	sync.Mutex
-	node    string
+	node string
+	// Tells this generator's requests from those of the one before, on the same node.
+	era     string
 	records []record
 	open    map[string]int
 	stops   []chan struct{}
@@ -70,6 +72,7 @@ func load() {
 	once := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
 	g := &generator{
 		node:  os.Getenv("NODE_NAME"),
+		era:   time.Now().Format("150405"),
 		open:  map[string]int{},
 		reuse: http.Client{Transport: keep},
 		fresh: http.Client{Transport: once},
@@ -121,7 +124,7 @@ func (g *generator) run(k kind, stop chan struct{}) {
 }
 
 func (g *generator) send(k kind) {
-	id := fmt.Sprintf("%s-%s-%d", g.node, k.Name, g.serial.Add(1))
+	id := fmt.Sprintf("%s-%s-%s-%d", g.node, g.era, k.Name, g.serial.Add(1))
 	g.Lock()
 	g.open[k.Name]++
 	g.Unlock()
