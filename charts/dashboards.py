@@ -100,8 +100,10 @@ def names():
         graph("Last word of the API server, seconds ago", [("max by (instance, resource, namespace) (rutter_namer_watch_age_seconds)", "{{instance}} {{resource}} {{namespace}}")], "s"),
         graph("Changes heard of", [("sum by (resource) (rate(rutter_namer_watch_events_total[$__rate_interval]))", "{{resource}}")], "cps"),
         graph("Failures of watches", [("sum by (instance, resource) (rate(rutter_namer_watch_errors_total[$__rate_interval]))", "{{instance}} {{resource}}")], "cps"),
-        graph("Whole lists, repairs", [("sum by (resource) (increase(rutter_namer_watch_lists_total[$__rate_interval]))", "lists of {{resource}}"),
-                                       ("sum by (resource) (increase(rutter_namer_watch_repairs_total[$__rate_interval]))", "repairs of {{resource}}")], "short"),
+        graph("Whole lists, repairs, doubts", [("sum by (resource) (increase(rutter_namer_watch_lists_total[$__rate_interval]))", "lists of {{resource}}"),
+                                       ("sum by (resource) (increase(rutter_namer_watch_repairs_total[$__rate_interval]))", "repairs of {{resource}}"),
+                                       ("sum by (resource) (increase(rutter_namer_watch_doubts_total[$__rate_interval]))", "doubts of {{resource}}")], "short"),
+        graph("Snapshot, seconds old", [("time() - max by (instance) (rutter_snapshot_last_write_timestamp_seconds > 0)", "{{instance}}")], "s"),
         graph("Configurations taken and refused", [("sum by (result) (increase(rutter_config_reloads_total[$__rate_interval]))", "{{result}}")], "short"),
         graph("Labels folded into __other__", [("sum by (instance) (rutter_metrics_folded_labels)", "{{instance}}")], "short"),
     ])

@@ -181,9 +181,10 @@ class Definitions:
             return schema
         if "$ref" in schema:
             return self(schema["$ref"].rsplit("/", 1)[1])
-        made = {key: self.strict(value) for key, value in schema.items() if key in ("type", "items", "additionalProperties", "required", "enum")}
+        # In an order of their own: an API server may write them in another one.
+        made = {key: self.strict(schema[key]) for key in ("type", "items", "additionalProperties", "required", "enum") if key in schema}
         if "properties" in schema:
-            made["properties"] = {key: self.strict(value) for key, value in schema["properties"].items()}
+            made["properties"] = {key: self.strict(value) for key, value in sorted(schema["properties"].items())}
             made["additionalProperties"] = False
         return made
 

@@ -36,6 +36,9 @@ class Rendering(unittest.TestCase):
             env = {**chart.environment(container, FIELDS), **IN_POD}
             with tempfile.TemporaryDirectory() as directory:
                 file = pathlib.Path(directory) / "config.yaml"
+                for mount in container["volumeMounts"]:
+                    if mount["name"] == "state":
+                        text = text.replace(f"stateDir: {mount['mountPath']}\n", f"stateDir: {directory}\n")
                 file.write_text(text)
                 done = chart.rutter("config", "check", file, env=env)
             self.assertEqual(done.returncode, 0, f"{name}: {done.stdout}{done.stderr}\n{text}")
@@ -56,7 +59,7 @@ class Rendering(unittest.TestCase):
 
     def test_the_values_reach_the_configuration(self):
         file = yaml.safe_load(chart.configuration(self.objects["configured"]))
-        self.assertEqual(file["workers"], 3)
+        self.assertEqual((file["workers"], file["stateDir"]), (3, "/var/lib/rutter"))
         self.assertEqual(file["admin"], {"ip": "0.0.0.0", "port": 9990, "shutdownGraceMs": 10000,
                                          "security": {"controlEnabled": True, "pathBlacklist": ["/config.*"]}})
         self.assertEqual(file["telemetry"][-1], {"kind": "io.l5d.zipkin", "host": "zipkin.tracing", "port": 9411, "sampleRate": 1})
@@ -65,6 +68,10 @@ class Rendering(unittest.TestCase):
         more = yaml.safe_load(chart.configuration(self.objects["more-routers"]))
         self.assertEqual([router["label"] for router in more["routers"]], ["outgoing", "incoming", "edge"])
         self.assertEqual(more["routers"][0]["interpreter"]["transformers"], [])
+        self.assertNotIn("stateDir", more)
+        on_node = self.objects["state-on-node"]
+        self.assertEqual(yaml.safe_load(chart.configuration(on_node))["stateDir"], "/state")
+        self.assertIn({"name": "state", "hostPath": {"path": "/var/lib/rutter", "type": "Directory"}}, chart.pod_of(on_node)[0]["spec"]["volumes"])
 
     def test_configuration_container_and_service_name_the_same_ports(self):
         for name, objects in self.objects.items():

@@ -85,7 +85,7 @@ class DryRun(unittest.TestCase):
 
     def test_the_notes_say_what_to_paste(self):
         for one, wanted in [(chart.named("defaults"), ["$(NODE_IP)", "http://rutter.rutter:4140", "curl -H 'Host: web'", "pod-security", "/host => /srv"]),
-                            (chart.named("node-local"), ["http://rutter.rutter:4140", "curl -H 'Host: web'"]),
+                            (chart.named("node-local"), ["http://rutter.rutter:4140", "curl -H 'Host: web'", "--service rutter.rutter deployment.yaml"]),
                             (chart.named("linkerd1-pasted"), ["daemonset/l5d", "$(NODE_IP)"])]:
             done = chart.helm("install", one.release, chart.CHART, "--dry-run=server", "--namespace", one.namespace, *one.arguments)
             self.assertEqual(done.returncode, 0, done.stderr)

@@ -41,13 +41,14 @@
       "namers" $namers "telemetry" $telemetry
       "routers" (concat (list $outgoing $incoming) ($values.routers | default list)) -}}
 {{- with $values.workers }}{{ $_ := set $file "workers" . }}{{ end -}}
+{{- if .Values.stateDir.enabled }}{{ $_ := set $file "stateDir" .Values.stateDir.mountPath }}{{ end -}}
 {{- toYaml $file -}}
 {{- end -}}
 
 {{/* What a running router does not take over from a changed file. */}}
 {{- define "rutter.needsRestart" -}}
 {{- $file := include "rutter.config" . | fromYaml -}}
-{{- toJson (dict "workers" $file.workers "admin" (pick ($file.admin | default dict) "ip" "port")) -}}
+{{- toJson (dict "workers" $file.workers "stateDir" $file.stateDir "admin" (pick ($file.admin | default dict) "ip" "port")) -}}
 {{- end -}}
 
 {{/* Seconds from SIGTERM until what still runs is cut: the pasted file knows better than the values. */}}
@@ -87,6 +88,9 @@
 {{- end -}}
 {{- if and .Values.metrics.podMonitor.enabled .Values.metrics.serviceMonitor.enabled -}}
   {{- fail "metrics.podMonitor.enabled and metrics.serviceMonitor.enabled are both true: every router would be counted twice; keep one" -}}
+{{- end -}}
+{{- if and (ne .Values.metrics.path "/metrics") (or .Values.metrics.prometheusRule.enabled .Values.metrics.dashboards.enabled) -}}
+  {{- fail (printf "metrics.path is %s, and the alerts and dashboards ask for the names of /metrics: set metrics.path to /metrics, or metrics.prometheusRule.enabled and metrics.dashboards.enabled to false" .Values.metrics.path) -}}
 {{- end -}}
 {{- if and .Values.rawConfig .Values.rawConfigCheck -}}
   {{- include "rutter.checkRaw" . -}}
