@@ -12,6 +12,9 @@ TARGET = pathlib.Path(__file__).resolve().parent / "rutter" / "files" / "dashboa
 SOURCE = {"type": "prometheus", "uid": "${source}"}
 #: Every query leaves the incoming half of a hop out: otherwise a request over two nodes would count twice.
 OUT = 'router=~"$router"'
+#: What has not happened yet has no series: a line at zero rather than an empty panel.
+NONE = " or vector(0)"
+SAVED = "max by (instance) (rutter_snapshot_last_write_timestamp_seconds)"
 
 
 def main():
@@ -42,11 +45,11 @@ def overview():
         stat("Requests a second", f"sum(rate({requests}[$__rate_interval]))", "reqps"),
         stat("Success", f"sum(rate({good}[$__rate_interval])) / sum(rate({requests}[$__rate_interval]))", "percentunit"),
         stat("99 % within", f"histogram_quantile(0.99, sum by (le) (rate({seconds}[$__rate_interval])))", "s"),
-        stat("Errors of rutter a second", "sum(rate(rutter_errors_total[$__rate_interval])) or vector(0)", "reqps"),
+        stat("Errors of rutter a second", f"sum(rate(rutter_errors_total[$__rate_interval])){NONE}", "reqps"),
         graph("Requests by service", [(f"sum by (service) (rate({requests}[$__rate_interval]))", "{{service}}")], "reqps"),
         graph("Success by service", [(f"sum by (service) (rate({good}[$__rate_interval])) / sum by (service) (rate({requests}[$__rate_interval]))", "{{service}}")], "percentunit"),
         graph("99 % of a service's requests within", [(f"histogram_quantile(0.99, sum by (service, le) (rate({seconds}[$__rate_interval])))", "{{service}}")], "s"),
-        graph("Errors of rutter by code", [("sum by (code) (rate(rutter_errors_total[$__rate_interval]))", "{{code}}")], "reqps"),
+        graph("Errors of rutter by code", [(f"sum by (code) (rate(rutter_errors_total[$__rate_interval])){NONE}", "{{code}}")], "reqps"),
         table("Services", [
             ("Requests", f"sum by (service) (rate({requests}[$__range]))"),
             ("Success", f"sum by (service) (rate({good}[$__range])) / sum by (service) (rate({requests}[$__range]))"),
@@ -63,7 +66,7 @@ def service():
         graph("Requests by class", [(f"sum by (class) (rate({requests}[$__rate_interval]))", "{{class}}")], "reqps"),
         graph("Latency", [(f"histogram_quantile({q}, sum by (le) (rate({seconds}[$__rate_interval])))", f"{q * 100:g} %") for q in (0.5, 0.95, 0.99)], "s"),
         graph("Where it goes", [(f"sum by (client) (rate({requests}[$__rate_interval]))", "{{client}}")], "reqps"),
-        graph("Errors of rutter", [(f'sum by (code) (rate(rutter_requests_total{{{one}, code!=""}}[$__rate_interval]))', "{{code}}")], "reqps"),
+        graph("Errors of rutter", [(f'sum by (code) (rate(rutter_requests_total{{{one}, code!=""}}[$__rate_interval])){NONE}', "{{code}}")], "reqps"),
         graph("Retries", [(f"sum(rate(rutter_retries_total{{{one}}}[$__rate_interval]))", "retries"),
                           (f"sum(rate(rutter_retry_budget_exhausted_total{{{one}}}[$__rate_interval]))", "not made: budget spent")], "reqps"),
         graph("Retry budget left", [(f"min by (service) (rutter_retry_budget_ratio{{{one}}})", "{{service}}")], "percentunit"),
@@ -79,7 +82,7 @@ def node():
         graph("In flight", [(f"sum by (instance, router) (rutter_in_flight_requests{{{one}}})", "{{instance}} {{router}}")], "short"),
         graph("Connections", [(f'sum by (instance) (rutter_connections{{{one}, server!=""}})', "{{instance}} from clients"),
                               (f'sum by (instance) (rutter_connections{{{one}, client!=""}})', "{{instance}} to endpoints")], "short"),
-        graph("Connects that failed", [(f'sum by (instance, result) (rate(rutter_connects_total{{{one}, result!="ok"}}[$__rate_interval]))', "{{instance}} {{result}}")], "cps"),
+        graph("Connects that failed", [(f'sum by (instance, result) (rate(rutter_connects_total{{{one}, result!="ok"}}[$__rate_interval])){NONE}', "{{instance}} {{result}}")], "cps"),
         graph("Bytes", [(f"sum by (instance) (rate(rutter_received_bytes_total{{{one}}}[$__rate_interval]))", "{{instance}} received"),
                         (f"sum by (instance) (rate(rutter_sent_bytes_total{{{one}}}[$__rate_interval]))", "{{instance}} sent")], "Bps"),
         graph("CPU", [(f"rate(process_cpu_seconds_total{{{one}}}[$__rate_interval]) and on (instance) rutter_build_info", "{{instance}}")], "short"),
@@ -103,7 +106,7 @@ def names():
         graph("Whole lists, repairs, doubts", [("sum by (resource) (increase(rutter_namer_watch_lists_total[$__rate_interval]))", "lists of {{resource}}"),
                                        ("sum by (resource) (increase(rutter_namer_watch_repairs_total[$__rate_interval]))", "repairs of {{resource}}"),
                                        ("sum by (resource) (increase(rutter_namer_watch_doubts_total[$__rate_interval]))", "doubts of {{resource}}")], "short"),
-        graph("Snapshot, seconds old", [("time() - max by (instance) (rutter_snapshot_last_write_timestamp_seconds > 0)", "{{instance}}")], "s"),
+        graph("Snapshot, seconds old (0: none)", [(f"(time() - {SAVED}) * ({SAVED} > bool 0)", "{{instance}}")], "s"),
         graph("Configurations taken and refused", [("sum by (result) (increase(rutter_config_reloads_total[$__rate_interval]))", "{{result}}")], "short"),
         graph("Labels folded into __other__", [("sum by (instance) (rutter_metrics_folded_labels)", "{{instance}}")], "short"),
     ])
