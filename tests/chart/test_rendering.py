@@ -159,6 +159,14 @@ class Rendering(unittest.TestCase):
             self.assertEqual({document["metadata"]["namespace"] for document in chart.of_kind(objects, kind)}, {"default", "kube-public", "rutter"})
         self.assertEqual([kind for kind in ("ServiceAccount", "ClusterRole", "Role") if chart.of_kind(self.objects["own-account"], kind)], [])
 
+    def test_two_releases_share_nothing_of_the_cluster(self):
+        def of_the_cluster(namespace, release):
+            objects = chart.objects(chart.Set("defaults", namespace, release))
+            return {(document["kind"], document["metadata"]["name"]) for document in objects if "namespace" not in document["metadata"]}
+        names = [of_the_cluster(*where) for where in (("rutter", "rutter"), ("mesh", "rutter"), ("rutter", "second"))]
+        self.assertEqual([len(one) for one in names], [2, 2, 2])
+        self.assertEqual(len(set().union(*names)), 6)
+
     def test_what_the_user_says_of_the_pod_wins(self):
         template, container = chart.pod_of(self.objects["whole-pod"])
         self.assertEqual((template["spec"]["shareProcessNamespace"], template["spec"]["hostname"]), (True, "mesh"))
