@@ -35,7 +35,7 @@ pub mod yaml;
 
 /// With the value `direct`, no namer and no transformer asks a `kubectl proxy` in the own pod: files of Linkerd 1 name one
 /// (`host: localhost`) that is not needed here.
-const KUBERNETES_API: &str = "RUTTER_KUBERNETES_API";
+pub(crate) const KUBERNETES_API: &str = "RUTTER_KUBERNETES_API";
 
 /// What a configuration needs to know and does not say itself. `main` takes it from the process.
 #[derive(Clone, Debug, Default)]
