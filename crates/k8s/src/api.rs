@@ -167,13 +167,13 @@ impl ApiError {
         matches!(self, Self::Status { code: 410, .. })
     }
 
-    /// Whether the question itself was not understood.
+    /// Whether the question itself is what was refused: asking again is of no use.
     #[must_use]
     pub fn misunderstood(&self) -> bool {
         matches!(
             self,
             Self::Status {
-                code: 400 | 405 | 406 | 422,
+                code: 400 | 405 | 406 | 422 | 500 | 501,
                 ..
             }
         )

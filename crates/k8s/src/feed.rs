@@ -200,6 +200,7 @@ impl Feed {
                     lists.open = Some(watch);
                     return Ok(version);
                 }
+                // Among them one whose store is too old for it: a failure inside.
                 Err(error) if error.misunderstood() => self.api.stop_streaming(),
                 // The list itself says what is missing; and where watches are refused, lists are what is left.
                 Err(ApiError::Status { .. }) => {}

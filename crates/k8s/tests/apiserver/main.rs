@@ -68,8 +68,12 @@ async fn after_each_of_many_random_changes_what_is_held_is_what_is_listed() {
         let begun = Instant::now();
         let listed = world.listed().await;
         for service in SERVICES {
-            let want = listed.get(&service);
-            let want: Option<Vec<&str>> = want.map(|all| all.iter().map(String::as_str).collect());
+            let mut want: Option<Vec<&str>> = listed
+                .get(&service)
+                .map(|all| all.iter().map(String::as_str).collect());
+            // In the order of addresses, not of texts.
+            let order = |addr: &&str| addr.parse::<std::net::SocketAddr>().unwrap();
+            want.iter_mut().for_each(|all| all.sort_by_key(order));
             let path = format!("/{}/http/{}", service.0, service.1);
             until(&namer, &path, want.as_deref(), BEHIND).await;
         }

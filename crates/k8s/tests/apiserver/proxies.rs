@@ -1,9 +1,10 @@
 //! What stands between the namers and the API server, and does wrong: `Between` understands HTTP and lies, `Toxic` is
-//! toxiproxy and treats bytes badly.
+//! toxiproxy and treats bytes badly, `Forgetful` lets connections die without a word.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use k8s::ApiTarget;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -34,6 +36,8 @@ pub(crate) enum Lie {
     Gone,
     /// Events are doubled, swapped and lost; this seeds the choice.
     Garbled(u64),
+    /// All events are lost, of watches that were garbled so far.
+    Lost,
 }
 
 /// One request that was made.
@@ -175,7 +179,10 @@ impl Shared {
                     (None, Err(_)) => Bytes::new(),
                 };
                 let pieces = match &mut garbler {
-                    Some(garbler) => garbler.garble(&frame, &self.lost),
+                    Some(garbler) => {
+                        let all = *self.lie.lock().unwrap() == Lie::Lost;
+                        garbler.garble(&frame, &self.lost, all)
+                    }
                     None => vec![frame],
                 };
                 for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
@@ -232,7 +239,7 @@ impl Garbler {
         }
     }
 
-    fn garble(&mut self, bytes: &[u8], lost: &Mutex<u64>) -> Vec<Bytes> {
+    fn garble(&mut self, bytes: &[u8], lost: &Mutex<u64>, all: bool) -> Vec<Bytes> {
         // A line that was held back and comes by itself has been garbled already.
         if bytes.last() == Some(&b'\n') && self.rest.is_empty() && bytes.starts_with(b" ") {
             return vec![Bytes::copy_from_slice(bytes)];
@@ -247,6 +254,7 @@ impl Garbler {
             let bookmark = event["type"] == "BOOKMARK";
             match self.random.u8(..10) {
                 _ if bookmark => told.push(line),
+                _ if all => *lost.lock().unwrap() += 1,
                 0 | 1 => told.extend([line.clone(), line]),
                 2 | 3 if self.held.is_none() => self.held = Some(line),
                 4 => *lost.lock().unwrap() += 1,
@@ -352,6 +360,72 @@ impl Toxic {
             answer.starts_with("HTTP/1.1 2"),
             "toxiproxy says to {method} {path}: {answer}"
         );
+    }
+}
+
+/// A way to the API server whose established connections can die without a word, as behind a firewall that has
+/// forgotten them; new ones work.
+pub(crate) struct Forgetful {
+    pub(crate) port: u16,
+    /// Connections with a lower number are dead.
+    dead: Arc<AtomicU64>,
+    accepted: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Forgetful {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Forgetful {
+    pub(crate) async fn start(upstream: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (dead, accepted) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (all_dead, count) = (dead.clone(), accepted.clone());
+        let task = tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let number = count.fetch_add(1, Ordering::SeqCst);
+                let far = TcpStream::connect(("127.0.0.1", upstream)).await.unwrap();
+                let ((near_in, near_out), (far_in, far_out)) =
+                    (near.into_split(), far.into_split());
+                tokio::spawn(pass(near_in, far_out, number, all_dead.clone()));
+                tokio::spawn(pass(far_in, near_out, number, all_dead.clone()));
+            }
+        });
+        Self {
+            port,
+            dead,
+            accepted,
+            task,
+        }
+    }
+
+    /// All connections that there are go dead.
+    pub(crate) fn forget(&self) {
+        let accepted = self.accepted.load(Ordering::SeqCst);
+        self.dead.store(accepted, Ordering::SeqCst);
+    }
+}
+
+/// Passes bytes on as long as the connection lives; after that they vanish, and so does the news of its end.
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, number: u64, dead: Arc<AtomicU64>) {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let read = from.read(&mut buffer).await.unwrap_or(0);
+        let dead = number < dead.load(Ordering::SeqCst);
+        match (dead, read) {
+            (true, 0) => std::future::pending::<()>().await,
+            (true, _) => {}
+            (false, 0) => return,
+            (false, read) => {
+                if to.write_all(&buffer[..read]).await.is_err() {
+                    return;
+                }
+            }
+        }
     }
 }
 
