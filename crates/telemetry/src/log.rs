@@ -133,7 +133,11 @@ fn parse(levels: &str) -> Result<Targets, LogError> {
     if !short.iter().all(known) {
         return Err(LogError::Levels(levels.to_owned()));
     }
-    let targets: Targets = short.join(",").parse().map_err(wrong)?;
+    let targets = match short.is_empty() {
+        // As text, nothing would be the level `error`.
+        true => Targets::new(),
+        false => short.join(",").parse().map_err(wrong)?,
+    };
     let named = |target| targets.iter().any(|(have, _)| have == target);
     let default = targets.default_level().unwrap_or(LevelFilter::INFO);
     let access = (!named(ACCESS)).then_some((ACCESS, LevelFilter::OFF));

@@ -109,3 +109,16 @@ fn nonsense_is_refused_with_the_choices() {
         );
     });
 }
+
+#[test]
+fn info_is_the_level_of_what_has_none() {
+    for levels in [None, Some(""), Some(" , "), Some("naming=warn")] {
+        log(Format::Plain, levels, |_, page| {
+            tracing::debug!(target: "rutter::run", "a detail");
+            tracing::info!(target: "rutter::run", "serving");
+            let text = page.text();
+            assert!(text.contains("serving"), "{levels:?}: {text}");
+            assert!(!text.contains("a detail"), "{levels:?}: {text}");
+        });
+    }
+}
