@@ -18,6 +18,8 @@ mod config;
 mod curl;
 mod delegate;
 mod explain;
+mod offline;
+mod proxy_env;
 mod run;
 mod tree;
 mod why;
@@ -35,6 +37,8 @@ pub enum Exit {
     NotFound = 3,
     /// Nobody answers at the address.
     Unreachable = 5,
+    /// What was waited for did not come.
+    TimedOut = 6,
     /// A defect of ours.
     Internal = 70,
     /// Stopped by the user.
@@ -46,6 +50,9 @@ impl From<Exit> for ExitCode {
         Self::from(exit as u8)
     }
 }
+
+/// A terminal that says it is narrower is not believed.
+const NARROWEST: usize = 20;
 
 const GROUPS: &str = "\
 LOOK
@@ -59,12 +66,15 @@ ASK
 RUN
   run         the router (also: rutter FILE, and `-` reads stdin)
   demo        two nodes on this machine, everything in it
+CHANGE
+  proxy-env   add http_proxy to pod specs, or take it out
 ABOUT
   version     which version this is
   completion  a completion script for your shell
   help        help for a command
 
-Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 not found, 5 nobody answers, 70 a defect, 130 interrupted.";
+Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 not found, 5 nobody answers,
+6 waited in vain, 70 a defect, 130 interrupted.";
 
 /// A per-node HTTP router that names requests and follows dtabs, as Linkerd 1 did.
 #[derive(Parser, Debug)]
@@ -89,7 +99,7 @@ enum Command {
     Run(run::Args),
     /// Is everything all right? Asks a running router, and looks a configuration over
     #[command(
-        after_help = "Examples:\n  rutter check\n  rutter check --admin 10.1.2.3:9990 config.yaml\n  rutter check -o json"
+        after_help = "Examples:\n  rutter check\n  rutter check --admin 10.1.2.3:9990 config.yaml\n  rutter check --pre --kubeconfig ~/.kube/config\n  rutter check -N mesh --proxy --probe hello\n  rutter check --only names -o short"
     )]
     Check(check::Args),
     /// Why does this URL fail, or go where it goes?
@@ -120,6 +130,12 @@ enum Command {
     Explain(explain::Args),
     /// Two nodes on this machine, everything in it
     Demo(demo::Args),
+    /// Add http_proxy and no_proxy to pod specs, or take them out
+    #[command(
+        long_about = proxy_env::ABOUT,
+        after_help = "Examples:\n  rutter proxy-env deployment.yaml | kubectl apply -f -\n  kubectl get deploy hello -o yaml | rutter proxy-env | kubectl apply -f -\n  rutter proxy-env --undo deployment.yaml > plain.yaml\n  helm template . | rutter proxy-env --service rutter.mesh --no-proxy .internal.example"
+    )]
+    ProxyEnv(proxy_env::Args),
     /// Which version this is
     Version,
     /// A completion script for your shell
@@ -149,6 +165,8 @@ pub struct Style {
     pub unicode: bool,
     /// Colours.
     pub colour: bool,
+    /// Columns of the terminal; none when the output goes elsewhere, where lines stay whole.
+    pub width: Option<usize>,
 }
 
 impl Style {
@@ -169,13 +187,52 @@ impl Style {
         let unicode = locale.contains("utf-8") || locale.contains("utf8");
         let colour =
             terminal && get("NO_COLOR").is_none() && get("TERM").is_none_or(|t| t != "dumb");
-        Self { unicode, colour }
+        let asked = get("COLUMNS").and_then(|columns| columns.parse().ok());
+        let width = asked.or_else(|| {
+            let columns = comfy_table::Table::new().width()?;
+            Some(usize::from(columns))
+        });
+        Self {
+            unicode,
+            colour,
+            width: width.filter(|&columns| terminal && columns >= NARROWEST),
+        }
+    }
+
+    /// `—` or `-`.
+    pub fn dash(self) -> &'static str {
+        if self.unicode { "—" } else { "-" }
+    }
+
+    /// `first` and the text behind it, broken at words where the terminal ends; lines after the first have that indent.
+    pub fn wrapped(self, first: &str, indent: usize, text: &str) -> String {
+        let mut out = first.to_owned();
+        let mut column = visible(first);
+        let mut begun = false;
+        for word in text.split(' ') {
+            let long = visible(word);
+            let full = self.width.is_some_and(|width| column + 1 + long > width);
+            if begun && full {
+                out.push('\n');
+                out.push_str(&" ".repeat(indent));
+                column = indent;
+            } else if begun {
+                out.push(' ');
+                column += 1;
+            }
+            out.push_str(word);
+            column += long;
+            begun = true;
+        }
+        out.push('\n');
+        out
     }
 
     /// The sign in front of a line: well, to be looked at, wrong.
     pub fn sign(self, sign: Sign) -> String {
         let (unicode, ascii, colour) = match sign {
             Sign::Ok => ("✓", "[ok]", 32),
+            Sign::Note => ("·", "[-]", 2),
             Sign::Warn => ("‼", "[warn]", 33),
             Sign::Fail => ("✗", "[FAIL]", 31),
         };
@@ -193,11 +250,28 @@ impl Style {
     }
 }
 
+/// Columns that a text takes, without its colours.
+fn visible(text: &str) -> usize {
+    let mut columns = 0;
+    let mut colour = false;
+    for c in text.chars() {
+        match c {
+            '\u{1b}' => colour = true,
+            'm' if colour => colour = false,
+            _ if colour => {}
+            _ => columns += 1,
+        }
+    }
+    columns
+}
+
 /// What a line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
     /// All right.
     Ok,
+    /// Not looked at.
+    Note,
     /// Look at it.
     Warn,
     /// Wrong.
@@ -228,6 +302,7 @@ fn dispatch(command: Command, environment: Environment) -> anyhow::Result<Exit> 
         Command::Curl(args) => curl::run(&args, &environment),
         Command::Config(command) => config::run(&command, environment),
         Command::Explain(args) => explain::run(&args),
+        Command::ProxyEnv(args) => proxy_env::run(&args),
         Command::Demo(args) => demo::run(&args, &environment),
         Command::Version => say(&format!("rutter {}", env!("CARGO_PKG_VERSION"))),
         Command::Completion { shell } => {

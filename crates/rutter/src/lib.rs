@@ -6,3 +6,4 @@ pub mod demo;
 pub mod identify;
 pub mod near;
 pub mod run;
+pub mod suggest;

@@ -75,6 +75,12 @@ pub(super) struct AdminClient {
 }
 
 impl AdminClient {
+    /// Whether somebody said which admin port is meant.
+    pub(super) fn is_named(target: &Target, environment: &Environment) -> bool {
+        let variable = environment.variables.get("RUTTER_ADMIN");
+        target.admin.is_some() || variable.is_some_and(|admin| !admin.is_empty())
+    }
+
     pub(super) fn new(target: &Target, environment: &Environment) -> Self {
         let given = target
             .admin

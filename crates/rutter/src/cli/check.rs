@@ -1,496 +1,283 @@
 //! `rutter check`: is everything all right?
+//!
+//! What is looked at depends on what can be reached: [`router`] asks the admin port, [`api`] the Kubernetes API, of which
+//! [`installation`] is the routers' DaemonSet and what belongs to it, [`names`] what the dtab leads to, [`applications`]
+//! the pods that use it, [`traces`] the spans and [`pre`] a cluster without an installation. [`configuration`] reads
+//! files, [`probe`] sends requests. All of them tell a [`report`]; each finding has a code.
 
+use std::collections::HashMap;
 use std::io::IsTerminal as _;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use telemetry::code;
-use tokio::net::TcpStream;
+use k8s::api::ApiTarget;
 
+use self::api::{ApiArgs, Kube};
+use self::installation::Installation;
+use self::report::{Category, Report};
 use super::admin_client::{AdminClient, Target};
-use super::{Exit, Output, Sign, Style, looking, read_text, say, say_json};
-use crate::config::settings::{Config, K8sApi, TelemeterSettings, TransformerKind};
-use crate::config::{self, Environment, Purpose, lint};
+use super::{Exit, Style, looking, say, say_json};
+use crate::config::settings::{Config, K8sApi, NamerSource, TransformerKind};
+use crate::config::{Environment, Purpose};
 
-/// A watch that has not been confirmed for longer is stale; routers audit theirs every five minutes.
-const STALE_SECONDS: f64 = 660.0;
-/// With fewer free descriptors a router is near its end.
-const FREE_DESCRIPTORS: f64 = 0.1;
-/// Longest wait for a socket to open.
-const CONNECT: Duration = Duration::from_secs(2);
+mod api;
+mod applications;
+mod configuration;
+mod installation;
+mod names;
+mod pre;
+mod probe;
+mod report;
+mod router;
+mod traces;
+
+/// Between two looks with `--wait`.
+const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     /// A configuration to look over, too; `-` is stdin
+    #[arg(value_hint = clap::ValueHint::FilePath)]
     config: Option<String>,
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    api: ApiArgs,
+    /// Look at what an installation needs of the cluster, before it
+    #[arg(long)]
+    pre: bool,
+    /// Look at the applications' http_proxy settings, too
+    #[arg(long)]
+    proxy: bool,
+    /// Send a request to this host through the router, too; may be given several times
+    #[arg(long, value_name = "HOST")]
+    probe: Vec<String>,
+    /// Only findings of this category; may be given several times
+    #[arg(long, value_name = "CATEGORY", value_enum)]
+    only: Vec<Category>,
+    /// Look again until there is no error, for so long: 30s, 5m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    wait: Option<Duration>,
     /// How the answer is written
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
 
-/// One thing that was looked at.
-struct Finding {
-    category: &'static str,
-    sign: Sign,
-    code: Option<&'static str>,
-    message: String,
-    effect: Option<String>,
-    fix: Option<String>,
+/// How the answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people: everything, with cause and fix.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+    /// A line for each error and warning.
+    Short,
+    /// For build servers.
+    Junit,
 }
 
-struct Checkup {
-    client: AdminClient,
-    findings: Vec<Finding>,
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(
+        text.find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len()),
+    );
+    let seconds = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(format!("wanted a number with s, m or h, not {text:?}")),
+    };
+    let number: u32 = number
+        .parse()
+        .map_err(|_| format!("wanted a number with s, m or h, not {text:?}"))?;
+    Ok(Duration::from_secs(u64::from(number) * seconds))
 }
 
 pub(super) fn run(args: &Args, environment: Environment) -> anyhow::Result<Exit> {
     let style = Style::of(&environment, std::io::stdout().is_terminal());
-    let mut checkup = Checkup {
-        client: AdminClient::new(&args.target, &environment),
-        findings: Vec::new(),
-    };
-    super::block_on(checkup.router())?;
-    if let Some(file) = &args.config {
-        checkup.configuration(file, &looking(environment));
-    }
-    match args.output {
-        Output::Json => _ = say_json(&checkup.to_json())?,
-        Output::Table => _ = say(&checkup.tell(style))?,
-    }
-    Ok(if checkup.count(Sign::Fail) > 0 {
-        Exit::No
-    } else {
-        Exit::Done
+    let client = AdminClient::new(&args.target, &environment);
+    let environment = looking(environment);
+    let (report, late) = super::block_on(patiently(args, &client, &environment))?;
+    _ = match args.output {
+        Output::Table => say(&report.table(style)),
+        Output::Json => say_json(&report.json(&client.admin)),
+        Output::Short => say(&report.short()),
+        Output::Junit => say(&report.junit()),
+    }?;
+    Ok(match (report.errors(), late) {
+        (0, _) => Exit::Done,
+        (_, true) => Exit::TimedOut,
+        (_, false) => Exit::No,
     })
 }
 
-impl Checkup {
-    fn note(
-        &mut self,
-        category: &'static str,
-        sign: Sign,
-        message: impl Into<String>,
-    ) -> &mut Finding {
-        self.findings.push(Finding {
-            category,
-            sign,
-            code: None,
-            message: message.into(),
-            effect: None,
-            fix: None,
-        });
-        let last = self.findings.len() - 1;
-        &mut self.findings[last]
-    }
-
-    fn count(&self, sign: Sign) -> usize {
-        self.findings.iter().filter(|f| f.sign == sign).count()
-    }
-
-    /// The running router: everything that its admin port tells.
-    async fn router(&mut self) {
-        let admin = self.client.admin.clone();
-        match self.client.get("/admin/ping").await {
-            Ok((200, body)) if body.trim_ascii() == b"pong" => {
-                _ = self.note("router", Sign::Ok, format!("answers at {admin}"));
-            }
-            Ok((status, _)) => {
-                self.note(
-                    "router",
-                    Sign::Fail,
-                    format!("{admin} answers {status} to /admin/ping: that is no router"),
-                );
-                return;
-            }
-            Err(error) => {
-                let finding = self.note("router", Sign::Fail, error.to_string());
-                finding.fix = Some(
-                    "start one with `rutter run FILE`, or say where it is with --admin".into(),
-                );
-                return;
-            }
-        }
-        self.ready().await;
-        if let Some(config) = self.running_configuration().await {
-            self.listeners(&config).await;
-            self.transformers(&config).await;
-            self.metrics(&config).await;
-        }
-    }
-
-    async fn ready(&mut self) {
-        let Ok((status, body)) = self.client.get("/ready").await else {
-            return;
+/// Looks until all is well or the time is over; true when it is over.
+async fn patiently(args: &Args, client: &AdminClient, environment: &Environment) -> (Report, bool) {
+    let begun = Instant::now();
+    loop {
+        let report = look(args, client, environment).await;
+        let Some(wait) = args.wait else {
+            return (report, false);
         };
-        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let conditions = body["conditions"].as_object().cloned().unwrap_or_default();
-        for (name, state) in &conditions {
-            let detail = state["detail"].as_str().unwrap_or_default();
-            let (sign, word) = if state["met"] == true {
-                (Sign::Ok, "")
-            } else {
-                (Sign::Fail, "waits: ")
-            };
-            self.note("router", sign, format!("{name}: {word}{detail}"));
+        if report.errors() == 0 || begun.elapsed() >= wait {
+            return (report, true);
         }
-        if status != 200 && conditions.is_empty() {
-            self.note(
-                "router",
-                Sign::Fail,
-                format!("not ready: /ready answers {status}"),
-            );
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn look(args: &Args, client: &AdminClient, environment: &Environment) -> Report {
+    let mut report = Report::only(&args.only);
+    let from_file = args
+        .config
+        .as_deref()
+        .and_then(|file| configuration::file(file, environment, &mut report));
+    if args.pre {
+        before(args, from_file.as_ref(), &mut report).await;
+        return report;
+    }
+    let mut running = None;
+    // Who asks for a cluster and names no router has none in mind that would be here.
+    let cluster_only =
+        args.api.target().is_some() && !AdminClient::is_named(&args.target, environment);
+    if !cluster_only && router::answers(client, &mut report).await {
+        running = router::look(client, &mut report).await;
+        traces::forwarding(client, &mut report).await;
+    }
+    let config = running.or(from_file);
+    let installation = cluster(args, client, config.as_ref(), environment, &mut report).await;
+    let config = config.or_else(|| installation.and_then(|installation| installation.config));
+    if !args.probe.is_empty() {
+        match &config {
+            Some(config) => probe::look(client, config, &args.probe, &mut report).await,
+            None => report.note(Category::Probe, "no probe was sent: no router answers"),
         }
     }
+    report
+}
 
-    /// The configuration it runs with; only keys that were given, so that it reads as a file does.
-    async fn running_configuration(&mut self) -> Option<Config> {
-        let given = match self.client.json("/config.json").await {
-            Ok(given) => given.to_string(),
-            Err(error) => {
-                self.note(
-                    "router",
-                    Sign::Warn,
-                    format!("its configuration is not shown: {error}"),
-                );
+/// Everything that the Kubernetes API tells; what is installed, when that was found.
+async fn cluster(
+    args: &Args,
+    client: &AdminClient,
+    config: Option<&Config>,
+    environment: &Environment,
+    report: &mut Report,
+) -> Option<Installation> {
+    let target = match args.api.target() {
+        Some(target) => target,
+        None => match configured(config, client, args.proxy, environment) {
+            Ok(target) => target?,
+            Err(why) => {
+                report.note(Category::Kubernetes, why);
                 return None;
             }
-        };
-        let environment = Environment {
-            purpose: Purpose::Text,
-            ..Environment::default()
-        };
-        match config::load("config.json", &given, &environment) {
-            Ok(loaded) => Some(loaded.config),
-            Err(problems) => {
-                self.note(
-                    "router",
-                    Sign::Warn,
-                    format!(
-                        "its configuration is of another version: {}",
-                        problems.summary()
-                    ),
-                );
-                None
+        },
+    };
+    let kube = Kube::connect(&target, report).await?;
+    kube.slices(report).await;
+    let mut installation =
+        installation::find(&kube, args.api.rutter_namespace.as_deref(), report).await;
+    if let Some(installation) = &mut installation {
+        installation.look(&kube, report).await;
+    }
+    let installed = installation.as_ref();
+    let config = config.or_else(|| installed.and_then(|i| i.config.as_ref()));
+    let namespaces = config.map(names::namespaces).unwrap_or_default();
+    let account = installed.map(Installation::account);
+    kube.permissions(account.as_ref(), &namespaces, report)
+        .await;
+    if let Some(config) = config {
+        names::look(&kube, config, installed, report).await;
+        traces::collector_services(&kube, config, report).await;
+    }
+    if args.proxy {
+        match installed {
+            Some(installed) => {
+                let routers = applications::Routers::of(&kube, installed).await;
+                applications::look(&kube, &routers, report).await;
             }
+            None => report.note(Category::Applications, "applications were not looked at: without the routers' DaemonSet nobody knows where http_proxy should lead"),
         }
     }
+    installation
+}
 
-    async fn listeners(&mut self, config: &Config) {
-        let host = self
-            .client
-            .admin
-            .rsplit_once(':')
-            .map(|(h, _)| h.trim_matches(['[', ']']).to_owned())
-            .unwrap_or_default();
-        for router in &config.routers {
-            let label = router.router.label.clone();
-            for server in &router.router.servers {
-                let addr = server.addr;
-                if addr.port() == 0 {
-                    continue;
-                }
-                if addr.ip().is_loopback() && !is_loopback(&host) {
-                    self.note(
-                        "router",
-                        Sign::Ok,
-                        format!("router {label}: {addr} is reachable from its own host only"),
-                    );
-                    continue;
-                }
-                let target = if addr.ip().is_unspecified() {
-                    format!("{}:{}", bracket(&host), addr.port())
-                } else {
-                    addr.to_string()
-                };
-                match connect(&target).await {
-                    Ok(_) => {
-                        _ = self.note(
-                            "router",
-                            Sign::Ok,
-                            format!("router {label} accepts connections at {addr}"),
-                        );
-                    }
-                    Err(error) => {
-                        _ = self.note(
-                            "router",
-                            Sign::Fail,
-                            format!(
-                                "router {label} does not accept connections at {target}: {error}"
-                            ),
-                        );
-                    }
-                }
-            }
-        }
-    }
+/// `--pre`.
+async fn before(args: &Args, config: Option<&Config>, report: &mut Report) {
+    let target = args.api.target().unwrap_or(ApiTarget::Ambient);
+    let Some(kube) = Kube::connect(&target, report).await else {
+        return;
+    };
+    kube.slices(report).await;
+    let ports = config.map(installation::outgoing).unwrap_or_default();
+    let namespace = args.api.rutter_namespace.as_deref();
+    // One that is there may be upgraded; that there is none is no finding yet.
+    let mut unheard = Report::default();
+    let installed = installation::find(&kube, namespace, &mut unheard).await;
+    pre::look(&kube, namespace, &ports, installed.as_ref(), report).await;
+}
 
-    /// RT-C021: a transformer sends everything through a Service; does it exist?
-    async fn transformers(&mut self, config: &Config) {
-        for (i, router) in config.routers.iter().enumerate() {
-            for (j, transformer) in router.interpreter.transformers.iter().enumerate() {
-                if let TransformerKind::DaemonSet {
-                    api,
-                    namespace,
-                    service,
-                    ..
-                } = &transformer.kind
-                {
-                    let label = router.router.label.to_string();
-                    let at = format!("routers[{i}].interpreter.transformers[{j}].service");
-                    self.service(&label, &at, api, namespace, service).await;
-                }
-            }
-        }
-    }
-
-    async fn service(
-        &mut self,
-        label: &str,
-        at: &str,
-        api: &K8sApi,
-        namespace: &str,
-        service: &str,
-    ) {
-        let K8sApi::Proxy { host, port } = api else {
-            self.note("names", Sign::Warn, format!("router {label}: Service {namespace}/{service} was not looked for: only the router's pod can ask the API server"));
-            return;
-        };
-        let api = AdminClient {
-            admin: format!("{}:{port}", bracket(host)),
-        };
-        match api.get(&format!("/api/v1/namespaces/{namespace}/services/{service}")).await {
-            Ok((200, _)) => _ = self.note("names", Sign::Ok, format!("router {label}: Service {namespace}/{service} exists")),
-            Ok((404, _)) => {
-                let message = format!("router \"{label}\": transformer io.l5d.k8s.daemonset names Service {namespace}/{service}, which does not exist");
-                let finding = self.note("names", Sign::Fail, message);
-                finding.code = Some(code::Check::C021.entry().code);
-                finding.effect = Some("every request that leaves its node fails with RT-E104".into());
-                finding.fix = Some(format!("create the Service, or set {at} to the one that selects the routers"));
-            }
-            Ok((status, _)) => _ = self.note("names", Sign::Warn, format!("router {label}: {} answers {status} when asked for Service {namespace}/{service}", api.admin)),
-            Err(error) => _ = self.note("names", Sign::Warn, format!("router {label}: Service {namespace}/{service} was not looked for: {error}")),
-        }
-    }
-
-    /// What its own metrics say of watches, spans and descriptors.
-    async fn metrics(&mut self, config: &Config) {
-        let Ok((200, body)) = self.client.get("/metrics").await else {
-            self.note(
-                "router",
-                Sign::Warn,
-                "/metrics does not answer: watches, spans and descriptors were not looked at",
-            );
-            return;
-        };
-        let page = String::from_utf8_lossy(&body).into_owned();
-        self.watches(&page);
-        self.spans(&page, config).await;
-        self.descriptors(&page);
-    }
-
-    fn watches(&mut self, page: &str) {
-        for (labels, age) in samples(page, "rutter_namer_watch_age_seconds") {
-            if age > STALE_SECONDS {
-                self.note(
-                    "names",
-                    Sign::Warn,
-                    format!(
-                        "a watch is {age:.0} s old {labels}: the last known endpoints are served"
-                    ),
-                )
-                .fix = Some("is the API server reachable from the router?".into());
+/// The Kubernetes API that the configuration names, as it can be reached from here; none when it names none.
+fn configured(
+    config: Option<&Config>,
+    client: &AdminClient,
+    wanted: bool,
+    environment: &Environment,
+) -> Result<Option<ApiTarget>, String> {
+    let Some(api) = config.and_then(api_of) else {
+        return Ok((wanted || environment.in_pod).then_some(ApiTarget::Ambient));
+    };
+    let has_kubeconfig = || {
+        let get = |name: &str| environment.variables.get(name).filter(|v| !v.is_empty());
+        let home = get("HOME").map(|home| std::path::Path::new(home).join(".kube/config"));
+        environment.in_pod || get("KUBECONFIG").is_some() || home.is_some_and(|file| file.is_file())
+    };
+    match api {
+        K8sApi::Proxy { host, port } => {
+            let here = !router::is_loopback(host) || router::is_loopback(router::host_of(&client.admin));
+            if here {
+                Ok(Some(ApiTarget::configured(Some(host), Some(*port))))
+            } else if has_kubeconfig() {
+                Ok(Some(ApiTarget::Ambient))
             } else {
-                self.note(
-                    "names",
-                    Sign::Ok,
-                    format!("watch confirmed {age:.0} s ago {labels}"),
-                );
+                Err(format!("the router asks the Kubernetes API at its own {host}:{port}, which is not reachable from here: give --kubeconfig or --api"))
             }
         }
-    }
-
-    async fn spans(&mut self, page: &str, config: &Config) {
-        let of = |result: &str| -> f64 {
-            samples(page, "rutter_spans_total")
-                .filter(|(labels, _)| labels.contains(&format!("result=\"{result}\"")))
-                .map(|(_, n)| n)
-                .sum()
-        };
-        let (sent, dropped) = (of("sent"), of("dropped"));
-        for telemeter in &config.telemetry {
-            let TelemeterSettings::Zipkin { host, port, .. } = telemeter else {
-                continue;
-            };
-            let collector = format!("{host}:{port}");
-            if dropped > 0.0 {
-                self.note(
-                    "traces",
-                    Sign::Warn,
-                    format!("{dropped:.0} spans for {collector} were dropped, {sent:.0} sent"),
-                )
-                .fix =
-                    Some("does the collector keep up, and is it reachable from the router?".into());
-            } else if sent > 0.0 {
-                self.note(
-                    "traces",
-                    Sign::Ok,
-                    format!("{collector} took {sent:.0} spans, 0 dropped"),
-                );
-            } else {
-                match connect(&collector).await {
-                    Ok(_) => _ = self.note("traces", Sign::Ok, format!("{collector} accepts connections; no span has been sent yet")),
-                    Err(error) => _ = self.note("traces", Sign::Warn, format!("no span has been sent yet, and {collector} cannot be reached from here: {error}")),
-                }
-            }
-        }
-    }
-
-    fn descriptors(&mut self, page: &str) {
-        let one = |name: &str| samples(page, name).map(|(_, n)| n).next();
-        let (Some(open), Some(max)) = (one("process_open_fds"), one("process_max_fds")) else {
-            return;
-        };
-        if open > max * (1.0 - FREE_DESCRIPTORS) {
-            self.note(
-                "router",
-                Sign::Fail,
-                format!("{open:.0} of {max:.0} file descriptors are in use"),
-            )
-            .fix = Some("raise the limit (ulimit -n, or the container's)".into());
-        } else {
-            self.note(
-                "router",
-                Sign::Ok,
-                format!("{open:.0} of {max:.0} file descriptors are in use"),
-            );
-        }
-    }
-
-    /// A configuration file, looked over.
-    fn configuration(&mut self, file: &str, environment: &Environment) {
-        let text = match read_text(file) {
-            Ok(text) => text,
-            Err(message) => {
-                self.note("configuration", Sign::Fail, message);
-                return;
-            }
-        };
-        let problems = match config::load(file, &text, environment) {
-            Ok(loaded) => lint::lint(&loaded, environment),
-            Err(problems) => problems,
-        };
-        for problem in &problems.all {
-            let sign = if problem.severity == config::problem::Severity::Error {
-                Sign::Fail
-            } else {
-                Sign::Warn
-            };
-            let place = problem
-                .place
-                .map(|p| format!(":{}:{}", p.line, p.column))
-                .unwrap_or_default();
-            let message = format!("{file}{place} {}: {}", problem.key, problem.message);
-            self.note("configuration", sign, message).fix = problem.help.clone();
-        }
-        if problems.all.is_empty() {
-            self.note("configuration", Sign::Ok, format!("{file} is valid"));
-        }
-    }
-
-    fn tell(&self, style: Style) -> String {
-        let mut lines = Vec::new();
-        for category in ["router", "names", "traces", "configuration"] {
-            let of: Vec<&Finding> = self
-                .findings
-                .iter()
-                .filter(|f| f.category == category)
-                .collect();
-            if of.is_empty() {
-                continue;
-            }
-            lines.push(category.to_owned());
-            for finding in of {
-                let code = finding.code.map(|c| format!("{c}  ")).unwrap_or_default();
-                lines.push(format!(
-                    "  {} {code}{}",
-                    style.sign(finding.sign),
-                    finding.message
-                ));
-                let more = [("effect", &finding.effect), ("fix", &finding.fix)];
-                lines.extend(
-                    more.iter().filter_map(|(word, text)| {
-                        Some(format!("      {word:<8}{}", text.as_ref()?))
-                    }),
-                );
-            }
-        }
-        let code = self
-            .findings
-            .iter()
-            .find_map(|f| f.code)
-            .map(|c| format!(" — rutter explain {c} for more"))
-            .unwrap_or_default();
-        let count = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-        lines.push(format!(
-            "{}, {}{code}",
-            count(self.count(Sign::Fail), "error"),
-            count(self.count(Sign::Warn), "warning")
-        ));
-        lines.join("\n")
-    }
-
-    fn to_json(&self) -> Value {
-        let word = |sign| match sign {
-            Sign::Ok => "ok",
-            Sign::Warn => "warning",
-            Sign::Fail => "error",
-        };
-        let checks: Vec<Value> = self
-            .findings
-            .iter()
-            .map(|f| json!({ "category": f.category, "status": word(f.sign), "code": f.code, "message": f.message, "effect": f.effect, "fix": f.fix }))
-            .collect();
-        json!({
-            "schema": "rutter/check/v1",
-            "admin": self.client.admin,
-            "errors": self.count(Sign::Fail),
-            "warnings": self.count(Sign::Warn),
-            "checks": checks,
-        })
+        K8sApi::InCluster if has_kubeconfig() => Ok(Some(ApiTarget::Ambient)),
+        K8sApi::InCluster => Err("the router asks its cluster's Kubernetes API, and there is neither a service account nor a kubeconfig here: give --kubeconfig or --api".to_owned()),
     }
 }
 
-/// Label part and value of a metric's samples on a Prometheus page.
-fn samples<'a>(page: &'a str, name: &'a str) -> impl Iterator<Item = (String, f64)> + 'a {
-    page.lines().filter_map(move |line| {
-        let rest = line
-            .strip_prefix(name)
-            .filter(|r| r.starts_with(['{', ' ']))?;
-        let (labels, value) = rest.rsplit_once(' ')?;
-        Some((labels.trim().to_owned(), value.parse().ok()?))
-    })
-}
-
-async fn connect(target: &str) -> std::io::Result<SocketAddr> {
-    match tokio::time::timeout(CONNECT, TcpStream::connect(target)).await {
-        Ok(stream) => stream?.peer_addr(),
-        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+/// The surroundings of a router in its pod, for reading its configuration here.
+fn of_a_pod(variables: HashMap<String, String>) -> Environment {
+    Environment {
+        pod_ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        node_name: Some("its own".into()),
+        in_pod: true,
+        variables,
+        purpose: Purpose::Text,
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn bracket(host: &str) -> String {
-    if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    }
+/// The first Kubernetes API that a configuration names.
+fn api_of(config: &Config) -> Option<&K8sApi> {
+    let of_namers = config
+        .namers
+        .iter()
+        .filter_map(|namer| match &namer.source {
+            NamerSource::K8s { api, .. } => Some(api),
+            _ => None,
+        });
+    let routers = config.routers.iter();
+    let of_routers = routers
+        .flat_map(|r| &r.interpreter.transformers)
+        .filter_map(|t| match &t.kind {
+            TransformerKind::DaemonSet { api, .. } => Some(api),
+            _ => None,
+        });
+    of_namers.chain(of_routers).next()
 }
 
 #[cfg(test)]
@@ -498,12 +285,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_are_those_of_the_name_alone() {
-        let page = "# HELP x y\nx{a=\"b c\"} 3\nx_more 4\nx 5\nx NaN?\n";
-        let found: Vec<_> = samples(page, "x").collect();
-        assert_eq!(
-            found,
-            [("{a=\"b c\"}".to_owned(), 3.0), (String::new(), 5.0)]
-        );
+    fn a_wait_is_a_number_with_a_unit() {
+        for (text, seconds) in [("30s", 30), ("5m", 300), ("7", 7), ("1h", 3600), ("0s", 0)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "s", "-1s", "1d", "soon"] {
+            assert!(duration(text).unwrap_err().contains("wanted"), "{text}");
+        }
     }
 }

@@ -6,7 +6,9 @@ use dtab::{Dtab, Path};
 use serde_json::{Value, json};
 
 use super::admin_client::{AdminClient, NoAnswer, Target, escape};
+use super::offline::Offline;
 use super::{Exit, Output, Style, complain, load, say, say_json, tree};
+use crate::config::settings::Config;
 use crate::config::{Environment, Purpose};
 
 #[derive(clap::Args, Debug)]
@@ -47,7 +49,9 @@ pub(super) fn run(args: &Args, environment: Environment) -> anyhow::Result<Exit>
     let style = Style::of(&environment, std::io::stdout().is_terminal());
     let tree = match (&args.config, dtab) {
         (Some(file), dtab) => match from_config(file, args.router.as_deref(), dtab, environment)? {
-            Ok(dtab) => tree::offline(&dtab, &path),
+            Ok((config, dtab)) => {
+                super::block_on(async { Offline::new(&config).delegate(&dtab, &path) })?
+            }
             Err(exit) => return Ok(exit),
         },
         (None, dtab) => match super::block_on(from_router(args, &path, dtab, &environment))? {
@@ -86,27 +90,29 @@ fn from_config(
     label: Option<&str>,
     dtab: Option<Dtab>,
     environment: Environment,
-) -> anyhow::Result<Result<Dtab, Exit>> {
+) -> anyhow::Result<Result<(Config, Dtab), Exit>> {
     let environment = environment.for_purpose(Purpose::Text);
     let loaded = match load(file, &environment) {
         Ok(loaded) => loaded,
         Err(exit) => return Ok(Err(exit)),
     };
     if let Some(dtab) = dtab {
-        return Ok(Ok(dtab));
+        return Ok(Ok((loaded.config, dtab)));
     }
     let routers = &loaded.config.routers;
     let found = routers
         .iter()
         .find(|r| label.is_none_or(|l| &*r.router.label == l));
-    Ok(found.map(|r| r.dtab.clone()).ok_or_else(|| {
+    let found = found.map(|r| r.dtab.clone());
+    let found = found.ok_or_else(|| {
         let labels: Vec<&str> = routers.iter().map(|r| &*r.router.label).collect();
         complain(&format!(
             "no router with that label; there are: {}",
             labels.join(", ")
         ));
         Exit::NotFound
-    }))
+    });
+    Ok(found.map(|dtab| (loaded.config, dtab)))
 }
 
 /// Asks a running router, with its own dtab unless another was given.

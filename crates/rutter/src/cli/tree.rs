@@ -1,109 +1,8 @@
-//! A delegation as a tree for people. It comes as Linkerd's delegate JSON: from `/delegator.json`, or from a dtab alone.
+//! A delegation as a tree for people. It comes as Linkerd's delegate JSON: from `/delegator.json`, or from a dtab alone ([`super::offline`]).
 
-use dtab::{Dtab, NameTree, Path};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Sign, Style};
-
-/// As Finagle's: names are looked up again this often, no more.
-const MAX_DEPTH: usize = 100;
-/// A dtab may branch at each step; beyond this many steps the tree is no help to anybody.
-const MAX_STEPS: usize = 10_000;
-
-/// What a dtab alone says: concrete names are where it ends, nobody is asked about them.
-pub(super) fn offline(dtab: &Dtab, path: &Path) -> Value {
-    let mut steps = 0;
-    delegate(dtab, path, None, MAX_DEPTH, &mut steps)
-}
-
-fn delegate(
-    dtab: &Dtab,
-    path: &Path,
-    dentry: Option<Value>,
-    depth: usize,
-    steps: &mut usize,
-) -> Value {
-    *steps += 1;
-    let concrete = path
-        .segments()
-        .first()
-        .and_then(|s| s.as_str())
-        .is_some_and(|s| matches!(s, "#" | "$" | "%"));
-    if concrete {
-        return with(
-            json!({ "type": "unasked", "path": path.to_string() }),
-            dentry,
-        );
-    }
-    if depth == 0 || *steps > MAX_STEPS {
-        let message = if depth == 0 {
-            "the names go in a circle: more than 100 steps"
-        } else {
-            "the dtab has too many ways from here"
-        };
-        return with(
-            json!({ "type": "exception", "path": path.to_string(), "message": message }),
-            dentry,
-        );
-    }
-    let mut ways: Vec<Value> = Vec::new();
-    for entry in dtab.matches(path) {
-        let shown = json!({ "prefix": entry.prefix.to_string(), "dst": entry.dst.to_string() });
-        if let Some(tree) = entry.rewrite(path) {
-            ways.push(follow(dtab, path, &tree, &shown, depth - 1, steps));
-        }
-    }
-    let path = path.to_string();
-    let tree = match ways.len() {
-        0 => json!({ "type": "neg", "path": path }),
-        1 => json!({ "type": "delegate", "path": path, "delegate": ways.remove(0) }),
-        _ => json!({ "type": "alt", "path": path, "alt": ways }),
-    };
-    with(tree, dentry)
-}
-
-fn follow(
-    dtab: &Dtab,
-    from: &Path,
-    tree: &NameTree<Path>,
-    dentry: &Value,
-    depth: usize,
-    steps: &mut usize,
-) -> Value {
-    let here = Some(dentry.clone());
-    let from_text = from.to_string();
-    match tree {
-        NameTree::Leaf(path) => delegate(dtab, path, here, depth, steps),
-        NameTree::Alt(trees) => {
-            let alt: Vec<Value> = trees
-                .iter()
-                .map(|t| follow(dtab, from, t, dentry, depth, steps))
-                .collect();
-            with(
-                json!({ "type": "alt", "path": from_text, "alt": alt }),
-                here,
-            )
-        }
-        NameTree::Union(trees) => {
-            let union: Vec<Value> =
-                trees.iter().map(|w| json!({ "weight": w.weight, "tree": follow(dtab, from, &w.tree, dentry, depth, steps) })).collect();
-            with(
-                json!({ "type": "union", "path": from_text, "union": union }),
-                here,
-            )
-        }
-        NameTree::Neg => with(json!({ "type": "neg", "path": from_text }), here),
-        NameTree::Fail => with(json!({ "type": "fail", "path": from_text }), here),
-        NameTree::Empty => with(json!({ "type": "empty", "path": from_text }), here),
-    }
-}
-
-fn with(mut tree: Value, dentry: Option<Value>) -> Value {
-    if let Some(dentry) = dentry {
-        tree["dentry"] = dentry;
-    }
-    tree
-}
 
 /// The tree, drawn.
 pub(super) fn draw(tree: &Value, style: Style) -> String {
@@ -187,6 +86,7 @@ fn end(node: &Value, style: Style) -> String {
             "(nobody asked: this is what the dtab alone says)".to_owned(),
         ),
         "neg" if path.starts_with("/#/") => (Sign::Fail, "the namer knows no such name".to_owned()),
+        "neg" if path == "~" => (Sign::Fail, "the rule ends here: the next one is tried".to_owned()),
         "neg" => (Sign::Fail, "no entry takes it further".to_owned()),
         "fail" => (Sign::Fail, "fail (!): ends the search".to_owned()),
         "empty" => (Sign::Fail, "bound to nothing ($)".to_owned()),
@@ -283,7 +183,7 @@ pub(super) fn text<'a>(node: &'a Value, key: &str) -> &'a str {
     node.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn list<'a>(node: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+pub(super) fn list<'a>(node: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     node.get(key)
         .and_then(Value::as_array)
         .into_iter()

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use dtab::{Path, Segment};
+use dtab::Path;
 use serde_json::{Value, json};
 use telemetry::code::Code;
 
@@ -11,7 +11,6 @@ use super::delegate::{ask, failed, router};
 use super::{Exit, Output, Sign, Style, complain, say, say_json, tree};
 use crate::config::{self, Environment, Purpose};
 use crate::identify::{self, Asked};
-use crate::near;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -92,7 +91,7 @@ async fn investigate(args: &Args, environment: &Environment) -> Result<Story, (E
                 .map_err(|e| failed(&e))?;
             if !tree::leads_somewhere(&found) {
                 story.verdict = Some(verdict(&found));
-                story.near = near_name(&client, &label, &path, &dtab).await;
+                story.near = near_name(&client, &label, &path).await;
             }
             story.tree = Some(found);
         }
@@ -213,39 +212,15 @@ fn judge(end: &Value) -> (u8, Code, String) {
     }
 }
 
-/// A name one letter away that does lead somewhere.
-async fn near_name(client: &AdminClient, label: &str, path: &Path, dtab: &str) -> Option<String> {
-    let last = path.segments().last()?.to_string();
-    let mut known: Vec<String> = Vec::new();
-    if let Ok(Value::Array(names)) = client.json("/bound-names.json").await {
-        known.extend(
-            names
-                .iter()
-                .filter_map(Value::as_str)
-                .filter_map(|n| n.rsplit('/').next())
-                .map(str::to_owned),
-        );
-    }
-    if let Ok(Value::Object(clients)) = client.json("/client_state.json").await {
-        known.extend(
-            clients
-                .keys()
-                .filter_map(|n| n.rsplit('/').next())
-                .map(str::to_owned),
-        );
-    }
-    if let Ok(dtab) = dtab::Dtab::read(dtab) {
-        known.extend(
-            dtab.entries()
-                .iter()
-                .filter_map(|d| d.prefix.to_string().rsplit('/').next().map(str::to_owned)),
-        );
-    }
-    known.retain(|word| *word != last && !word.is_empty());
-    let near = near::nearest(&last, known.iter().map(String::as_str))?;
-    let path = path.take(path.len() - 1).child(Segment::new(near)?);
-    let found = ask(client, label, &path, dtab).await.ok()?;
-    tree::leads_somewhere(&found).then(|| path.to_string())
+/// A name one slip away that does lead somewhere: the router knows.
+async fn near_name(client: &AdminClient, label: &str, path: &Path) -> Option<String> {
+    let page = format!(
+        "/near.json?router={}&path={}",
+        escape(label),
+        escape(&path.to_string())
+    );
+    let answer = client.json(&page).await.ok()?;
+    answer["near"].as_str().map(str::to_owned)
 }
 
 impl Story {
@@ -282,7 +257,7 @@ impl Story {
         }
         if let Some(near) = &self.near {
             lines.push(format!(
-                "near       {near} leads to endpoints; rutter delegate {near}"
+                "near       {near} leads to endpoints: did you mean that? rutter delegate {near}"
             ));
         }
         lines.join("\n")

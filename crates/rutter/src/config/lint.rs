@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 use dtab::{Dentry, Dtab, Elem, NameTree, Path};
+use telemetry::code::Lint as Rule;
 
 use super::problem::Problems;
 use super::settings::{Config, NamerSource, RouterConfig};
@@ -169,7 +170,36 @@ impl Lint<'_> {
             );
         }
         for dentry in dtab.entries() {
+            if let Some(union) = weightless(&dentry.dst) {
+                let place = spot(node, &self.problems.source, &dentry.prefix.to_string());
+                let message = format!(
+                    "all weights of {union} are zero: no branch can be chosen ({})",
+                    Rule::D06.entry().code
+                );
+                self.problems.warning(
+                    &key,
+                    place,
+                    message,
+                    Some("give at least one branch a weight above zero".into()),
+                );
+            }
             for path in leaves(&dentry.dst) {
+                if goes_round(dtab, &path) {
+                    let place = spot(node, &self.problems.source, &path.to_string());
+                    let message = format!(
+                        "{path} is rewritten in a circle: requests that get there end with RT-E116 ({})",
+                        Rule::D03.entry().code
+                    );
+                    self.problems.warning(
+                        &key,
+                        place,
+                        message,
+                        Some(format!(
+                            "`rutter delegate {path} --config FILE` shows its steps"
+                        )),
+                    );
+                    continue;
+                }
                 if let Some((message, help)) = self.leads_nowhere(&path, dtab) {
                     let place = spot(node, &self.problems.source, &path.to_string());
                     self.problems.warning(&key, place, message, help);
@@ -184,7 +214,10 @@ impl Lint<'_> {
             Some("$") => unknown_built_in(path),
             _ if dtab.entries().iter().any(|d| could_meet(d, path)) => None,
             _ => Some((
-                format!("{path} leads nowhere: no entry of the dtab takes it further"),
+                format!(
+                    "{path} leads nowhere: no entry of the dtab takes it further ({})",
+                    Rule::D02.entry().code
+                ),
                 Some("add an entry with that prefix, or delete the entry that points there".into()),
             )),
         }
@@ -205,7 +238,11 @@ impl Lint<'_> {
         } else {
             format!("configured: {}", names.join(", "))
         };
-        Some((format!("no configured namer answers {path}"), Some(help)))
+        let message = format!(
+            "no configured namer answers {path} ({})",
+            Rule::D04.entry().code
+        );
+        Some((message, Some(help)))
     }
 }
 
@@ -216,7 +253,45 @@ fn unknown_built_in(path: &Path) -> Option<(String, Option<String>)> {
     }
     let all = BUILT_IN.iter().chain(&ALSO_BUILT_IN).copied();
     let help = crate::near::nearest(name, all).map(|near| format!("did you mean `/$/{near}`?"));
-    Some((format!("there is no built-in namer `/$/{name}`"), help))
+    let message = format!(
+        "there is no built-in namer `/$/{name}` ({})",
+        Rule::D04.entry().code
+    );
+    Some((message, help))
+}
+
+/// As deep as names are followed; deeper is a circle, for people and for RT-E116 alike.
+const DEEPEST: usize = 100;
+/// Looking for circles ends after so many steps: a dtab may branch at each.
+const STEPS: usize = 5_000;
+
+/// Whether `path` is rewritten again and again without an end.
+fn goes_round(dtab: &Dtab, path: &Path) -> bool {
+    fn walk(dtab: &Dtab, path: &Path, depth: usize, steps: &mut usize) -> bool {
+        let concrete = path.segments().first().and_then(|s| s.as_str());
+        if concrete.is_some_and(|s| matches!(s, "#" | "$" | "%")) || *steps == 0 {
+            return false;
+        }
+        if depth == 0 {
+            return true;
+        }
+        *steps -= 1;
+        let next = leaves(&dtab.lookup(path));
+        next.iter().any(|next| walk(dtab, next, depth - 1, steps))
+    }
+    walk(dtab, path, DEEPEST, &mut { STEPS })
+}
+
+/// The first union in a tree none of whose branches weighs anything.
+fn weightless(tree: &NameTree<Path>) -> Option<String> {
+    match tree {
+        NameTree::Union(branches) if branches.iter().all(|b| b.weight == 0.0) => {
+            Some(tree.to_string())
+        }
+        NameTree::Union(branches) => branches.iter().find_map(|b| weightless(&b.tree)),
+        NameTree::Alt(trees) => trees.iter().find_map(weightless),
+        _ => None,
+    }
 }
 
 /// Whether a dentry's prefix could match `path` with something behind it.

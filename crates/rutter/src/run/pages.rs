@@ -12,6 +12,7 @@ use naming::{Namer, Reads};
 use router::Router;
 use serde_json::{Map, Value, json};
 use telemetry::log::LogHandle;
+use telemetry::metrics::Registry;
 use telemetry::span::RecentRequest;
 use tokio_util::sync::CancellationToken;
 
@@ -20,18 +21,32 @@ use super::reports::Reports;
 use super::sources::Sources;
 use crate::config::settings::Config;
 
-/// The shelf, filled.
-#[allow(clippy::too_many_arguments)] // it is where everything meets
-pub(super) fn shelf(
-    config: &Config,
-    identity: &Identity,
-    routers: &[Arc<Router>],
-    sources: &Sources,
-    reports: &Reports,
-    readiness: &Readiness,
-    log: Option<LogHandle>,
-    stop: CancellationToken,
-) -> anyhow::Result<Admin> {
+/// Everything that has a page.
+pub(super) struct Shown<'a> {
+    pub(super) config: &'a Config,
+    pub(super) identity: &'a Identity,
+    pub(super) routers: &'a [Arc<Router>],
+    pub(super) sources: &'a Sources,
+    pub(super) reports: &'a Reports,
+    pub(super) registry: &'a Registry,
+    pub(super) readiness: &'a Readiness,
+    pub(super) log: Option<LogHandle>,
+    /// What `/admin/shutdown` cancels.
+    pub(super) stop: &'a CancellationToken,
+}
+
+/// The shelf, filled. With another configuration it is filled anew.
+pub(super) fn shelf(shown: &Shown<'_>) -> anyhow::Result<Admin> {
+    let Shown {
+        config,
+        identity,
+        routers,
+        sources,
+        reports,
+        registry,
+        readiness,
+        ..
+    } = *shown;
     let security = &config.admin.security;
     let lists = |list: &[Arc<str>]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     let (white, black) = (lists(&security.whitelist), lists(&security.blacklist));
@@ -46,6 +61,7 @@ pub(super) fn shelf(
         black.iter().map(String::as_str),
     )?;
     let version = env!("CARGO_PKG_VERSION");
+    let stop = shown.stop.clone();
     let mut admin = Admin::new(AdminConfig {
         ip: config.admin.addr.ip(),
         port: config.admin.addr.port(),
@@ -59,11 +75,11 @@ pub(super) fn shelf(
     });
     let infos = infos(config, routers);
     admin = admin
-        .overview(&reports.registry, infos.clone(), readiness.clone())
+        .overview(registry, infos.clone(), readiness.clone())
         .delegator(infos, delegate(routers.to_vec()))
         .requests(recent(reports))
         .help()
-        .metrics(&reports.registry)
+        .metrics(registry)
         .readiness(readiness.clone())
         .config_json(config.given.clone())
         .server_info("rutter", version, "")
@@ -72,6 +88,10 @@ pub(super) fn shelf(
         .bound_names(bound_names(sources.namers()))
         .namer_state(namer_state(sources.namers()))
         .json("/state", state(sources))
+        .page(
+            "/near.json",
+            crate::suggest::page(routers.to_vec(), sources.namers()),
+        )
         .page(
             "/identify.json",
             crate::identify::page(
@@ -82,7 +102,7 @@ pub(super) fn shelf(
             ),
         );
     for (path, prefix) in &reports.prometheus {
-        admin = admin.linkerd_prometheus(&reports.registry, path, prefix);
+        admin = admin.linkerd_prometheus(registry, path, prefix);
     }
     for router in routers {
         let names = router.names().clone();
@@ -91,8 +111,8 @@ pub(super) fn shelf(
             move || names.interpreter().state(),
         );
     }
-    if let Some(log) = log {
-        admin = admin.logging(Arc::new(log));
+    if let Some(log) = &shown.log {
+        admin = admin.logging(Arc::new(log.clone()));
     }
     Ok(admin)
 }
