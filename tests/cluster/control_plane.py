@@ -21,6 +21,9 @@ SERVICE_ADDRESS = "10.96.0.1"
 #: Once a node is silent for so long, its pods count as not ready. Kubernetes' default is 50 s.
 NODE_GRACE_S = 16
 
+#: What goes away with the control plane's machine; etcd's data would come back with it.
+CONTROL = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+
 KUBECONFIG = """\
 apiVersion: v1
 kind: Config
@@ -84,6 +87,9 @@ class ControlPlane:
                     "--initial-advertise-peer-urls=http://127.0.0.1:2380", "--initial-cluster=default=http://127.0.0.1:2380",
                     "--unsafe-no-fsync", "--log-level=warn")
         self.start_api()
+        self.start_controllers()
+
+    def start_controllers(self):
         common = [f"--{kind}kubeconfig={self.kubeconfig()}" for kind in ("", "authentication-", "authorization-")]
         common += ["--bind-address=127.0.0.1", "--leader-elect=false", "--kube-api-qps=200", "--kube-api-burst=200", f"--cert-dir={self.directory}"]
         self.launch("kube-controller-manager", *common, f"--service-account-private-key-file={self.path('accounts.key')}",
@@ -112,10 +118,16 @@ class ControlPlane:
         except OSError:
             return False
 
-    def stop_api(self):
-        """The API server ends at once, as with its machine: nobody is told."""
-        self.running["kube-apiserver"].kill()
-        self.running["kube-apiserver"].wait()
+    def go_away(self):
+        """The control plane ends at once, as with its machine: nobody is told. (Controllers end by themselves soon after the
+        API server has gone: they lose their lease.)"""
+        for name in CONTROL:
+            self.running[name].kill()
+            self.running[name].wait()
+
+    def come_back(self):
+        self.start_api()
+        self.start_controllers()
 
 
 class Api:

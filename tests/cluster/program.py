@@ -22,12 +22,12 @@ def make_image(directory):
     return path
 
 
-def install(cluster, release, values, *arguments):
-    """`helm upgrade --install --wait`, with values as a file."""
+def install(cluster, release, values, *arguments, wait=True):
+    """`helm upgrade --install`, with values as a file."""
     file = cluster.directory / f"{release}-values.json"
     file.write_text(json.dumps({**HERE, **values}))
     try:
-        return cluster.helm("upgrade", "--install", "--wait", "--timeout=120s", release, CHART, "-f", file, *arguments)
+        return cluster.helm("upgrade", "--install", *(["--wait", "--timeout=120s"] if wait else []), release, CHART, "-f", file, *arguments)
     except RuntimeError:
         cluster.tell_about(f"app.kubernetes.io/instance={release}")
         raise

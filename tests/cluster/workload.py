@@ -48,8 +48,8 @@ def in_pod(cluster, node, url, *headers):
 
 
 @dataclasses.dataclass
-class Lost:
-    """A request that could have been served and was not."""
+class Told:
+    """One request as its generator tells of it: lost, or slow."""
 
     kind: str
     node: str
@@ -62,9 +62,15 @@ class Lost:
     reused: bool
     id: str
 
+    @classmethod
+    def of(cls, record, node):
+        begun = record["begun"] / 1000
+        return cls(record["kind"], node, begun, begun + record["tookMs"] / 1000, record.get("lost", ""), record.get("pod", ""),
+                   record.get("node", ""), record.get("reused", False), record["id"])
+
     def __str__(self):
         where = f", from {self.pod} on {self.by}" if self.pod else ""
-        return f"{self.kind} {self.id} on {self.node}, begun {clock(self.begun)}, ended {clock(self.ended)}{where}, reused={self.reused}: {self.why[:600]}"
+        return f"{self.id} on {self.node}, begun {clock(self.begun)}, ended {clock(self.ended)}{where}, reused={self.reused}: {self.why[:600]}"
 
 
 def clock(seconds):
@@ -84,6 +90,7 @@ class Account:
     p99: dict = dataclasses.field(default_factory=dict)
     nodes: dict = dataclasses.field(default_factory=collections.Counter)
     lost: list = dataclasses.field(default_factory=list)
+    slow: list = dataclasses.field(default_factory=list)
     #: What was lost because of what the scenario itself took away, and why that could not be served.
     excused: list = dataclasses.field(default_factory=list)
     notes: list = dataclasses.field(default_factory=list)
@@ -95,6 +102,7 @@ class Account:
         lines.append("  " + ", ".join(f"{kind} {count} (p99 {self.p99.get(kind, 0):.0f} ms, slowest {self.slowest.get(kind, 0):.0f} ms)"
                                       for kind, count in sorted(self.requests.items())))
         lines += [f"  note: {note}" for note in self.notes]
+        lines += [f"  slow {one}" for one in self.slow[:20]]
         lines += [f"  LOST {one}" for one in self.lost[:20]]
         lines += [f"  not served ({why}) {one}" for one, why in self.excused[:10]]
         return "\n".join(lines)
@@ -148,8 +156,8 @@ class Load:
                 account.slowest[kind] = max(account.slowest.get(kind, 0), of["maxMs"])
                 account.p99[kind] = max(account.p99.get(kind, 0), of["p99Ms"])
             account.nodes.update(told["answeredOn"])
-            account.lost += [Lost(one["kind"], told["node"], one["begun"] / 1000, (one["begun"] + one["tookMs"]) / 1000, one["lost"],
-                                  one.get("pod", ""), one.get("node", ""), one.get("reused", False), one["id"]) for one in told["lost"]]
+            account.lost += [Told.of(one, told["node"]) for one in told["lost"]]
+            account.slow += [Told.of(one, told["node"]) for one in told["slow"]]
 
         self.set_aside(account)
 

@@ -213,6 +213,12 @@ func ticks(body io.Reader, seconds int) error {
 	return fmt.Errorf("the stream was cut after %d of %d lines", seen, seconds)
 }
 
+// What is reported as slow, streams aside, and how many of them at most.
+const (
+	slowMs   = 1500
+	mostSlow = 40
+)
+
 // What became of the requests of one kind.
 type sum struct {
 	Begun int     `json:"begun"`
@@ -232,7 +238,7 @@ func (g *generator) report(w http.ResponseWriter, r *http.Request) {
 	}
 	g.Lock()
 	defer g.Unlock()
-	sums, took, nodes, lost := map[string]*sum{}, map[string][]float64{}, map[string]int{}, []record{}
+	sums, took, nodes, lost, slow := map[string]*sum{}, map[string][]float64{}, map[string]int{}, []record{}, []record{}
 	for _, one := range g.records {
 		ended := one.Begun + int64(one.Took)
 		if ended < from || ended >= to {
@@ -250,6 +256,9 @@ func (g *generator) report(w http.ResponseWriter, r *http.Request) {
 			lost = append(lost, one)
 		} else {
 			took[one.Kind] = append(took[one.Kind], one.Took)
+			if one.Took > slowMs && one.Kind != "stream" && len(slow) < mostSlow {
+				slow = append(slow, one)
+			}
 		}
 		if one.Node != "" {
 			nodes[one.Node]++
@@ -259,7 +268,7 @@ func (g *generator) report(w http.ResponseWriter, r *http.Request) {
 		sort.Float64s(all)
 		sums[name].P50, sums[name].P99, sums[name].Max = all[len(all)/2], all[len(all)*99/100], all[len(all)-1]
 	}
-	_ = json.NewEncoder(w).Encode(map[string]any{"kinds": sums, "lost": lost, "answeredOn": nodes, "open": g.open, "node": g.node})
+	_ = json.NewEncoder(w).Encode(map[string]any{"kinds": sums, "lost": lost, "slow": slow, "answeredOn": nodes, "open": g.open, "node": g.node})
 }
 
 // fetch makes one request as any program in the pod would, and tells all of the answer.
