@@ -6,10 +6,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dtab::Path;
 use naming::Addr;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpSocket;
 
 use crate::balance::{Candidate, Picker, Shared};
@@ -143,6 +144,23 @@ pub(crate) enum ConnectError {
     Timeout,
 }
 
+/// Bytes that are not acknowledged for so long end the connection: its machine is dead, or unreachable.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(6);
+/// A connection that is silent for so long is asked whether its machine still lives, and then each second.
+const SILENT: Duration = Duration::from_secs(5);
+
+/// A machine that loses its power says nothing: without this, requests on connections to it wait for ever. A service that
+/// is merely slow is not affected, for its kernel answers.
+fn watch_for_death(socket: &TcpSocket) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    let alive = TcpKeepalive::new()
+        .with_time(SILENT)
+        .with_interval(Duration::from_secs(1))
+        .with_retries(3);
+    socket.set_tcp_keepalive(&alive)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
+}
+
 impl Client {
     pub(crate) fn new(shared: Arc<ClientShared>, stats: Arc<ClientStats>, worker: usize) -> Self {
         let seed = fastrand::u64(..);
@@ -262,7 +280,7 @@ impl Client {
                 TcpSocket::new_v4()
             }?;
             socket.set_nodelay(true)?;
-            socket.set_keepalive(true)?;
+            watch_for_death(&socket)?;
             socket.connect(addr).await
         };
         let result = tokio::select! {

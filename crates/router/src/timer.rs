@@ -16,6 +16,8 @@ use tokio::sync::Notify;
 
 /// Deadlines are met this late at the most.
 const GRAIN: Duration = Duration::from_millis(2);
+/// The heap is cleared of places that count no more when there are so many for each timer, and a few.
+const STALE: usize = 4;
 /// Not in the heap.
 const NOWHERE: u64 = u64::MAX;
 
@@ -23,6 +25,8 @@ const NOWHERE: u64 = u64::MAX;
 pub(crate) struct Timers {
     start: Instant,
     heap: RefCell<BinaryHeap<Reverse<Place>>>,
+    /// Timers that there are; each has one place in the heap that counts, and perhaps others that do not any more.
+    alive: Cell<usize>,
     /// When the driver will look again, in ms since `start`.
     next: Cell<u64>,
     earlier: Notify,
@@ -70,6 +74,7 @@ impl Timers {
         Rc::new(Self {
             start: Instant::now(),
             heap: RefCell::default(),
+            alive: Cell::new(0),
             next: Cell::new(NOWHERE),
             earlier: Notify::new(),
         })
@@ -82,6 +87,7 @@ impl Timers {
             fired: Cell::new(false),
             waker: RefCell::new(None),
         };
+        self.alive.set(self.alive.get() + 1);
         Timer {
             entry: Rc::new(entry),
             timers: Rc::clone(self),
@@ -97,10 +103,18 @@ impl Timers {
 
     fn place(&self, entry: &Rc<Entry>, at: u64) {
         entry.placed.set(at);
-        self.heap.borrow_mut().push(Reverse(Place {
+        let mut heap = self.heap.borrow_mut();
+        heap.push(Reverse(Place {
             at,
             entry: Rc::clone(entry),
         }));
+        if heap.len() > 64 + STALE * self.alive.get() {
+            // A connection that ends leaves its idle time behind: minutes, with many connections a second.
+            heap.retain(|Reverse(place)| {
+                place.entry.placed.get() == place.at && Rc::strong_count(&place.entry) > 1
+            });
+        }
+        drop(heap);
         if at < self.next.get() {
             self.earlier.notify_one();
         }
@@ -194,6 +208,7 @@ impl Drop for Timer {
     fn drop(&mut self) {
         self.entry.deadline.set(NOWHERE);
         self.entry.waker.borrow_mut().take();
+        self.timers.alive.set(self.timers.alive.get() - 1);
     }
 }
 
@@ -240,6 +255,32 @@ mod tests {
             timer.expired().await;
         })
         .await;
+    }
+
+    #[test]
+    fn timers_that_are_gone_leave_nothing_behind() {
+        let timers = Timers::new();
+        let kept: Vec<_> = (0..10).map(|_| timers.timer()).collect();
+        for timer in &kept {
+            timer.arm_in(Duration::from_secs(900));
+        }
+        for _ in 0..100_000 {
+            // A connection's life: idle, then connecting, then closing.
+            let timer = timers.timer();
+            for after in [600, 10, 1] {
+                timer.arm_in(Duration::from_secs(after));
+            }
+        }
+        assert!(timers.heap.borrow().len() <= 128);
+        for timer in &kept {
+            let placed = timer.entry.placed.get();
+            let heap = timers.heap.borrow();
+            assert!(
+                heap.iter()
+                    .any(|Reverse(place)| place.at == placed
+                        && Rc::ptr_eq(&place.entry, &timer.entry))
+            );
+        }
     }
 
     #[test]
