@@ -12,7 +12,7 @@ use bytes::{Buf, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use kube::Client;
 use kube::client::{Body, ClientBuilder, ConfigExt};
@@ -542,8 +542,21 @@ fn client(config: &kube::Config) -> Result<Client, kube::Error> {
     connector.set_keepalive(Some(KEEPALIVE));
     connector.set_keepalive_interval(Some(Duration::from_secs(5)));
     connector.set_keepalive_retries(Some(3));
-    let connector = config.rustls_https_connector_with_connector(connector)?;
-    let http: legacy::Client<_, Body> =
+    if config.cluster_url.scheme() == Some(&http::uri::Scheme::HTTP) {
+        // No certificates are looked for, either: an image need not have any.
+        return client_on(config, connector);
+    }
+    client_on(
+        config,
+        config.rustls_https_connector_with_connector(connector)?,
+    )
+}
+
+fn client_on<C>(config: &kube::Config, connector: C) -> Result<Client, kube::Error>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let http: legacy::Client<C, Body> =
         legacy::Client::builder(TokioExecutor::new()).build(connector);
     let http = tower::ServiceBuilder::new()
         .map_err(tower::BoxError::from)
