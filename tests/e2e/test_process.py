@@ -80,10 +80,61 @@ class Shutdown(unittest.TestCase):
                 router.wait()
                 self.assertLess(time.monotonic() - began, 2)
 
+    def test_what_is_not_finished_in_time_is_cut_and_said(self):
+        def never(connection):
+            connection.head()
+            time.sleep(60)
+
+        limit = lambda text: text.replace("}", ", shutdownGraceMs: 700}", 1)
+        with Server(never) as server, Router(names={"web": [server.address]}, edit=limit) as router:
+            with router.connect() as client:
+                client.get()
+                time.sleep(0.3)
+                began = time.monotonic()
+                router.terminate()
+                self.assertEqual(router.wait(), 1, router.output())
+                took, said = time.monotonic() - began, router.output()
+        self.assertGreater(took, 0.6)
+        self.assertLess(took, 5)
+        self.assertIn("1 connections were still busy after 700ms (admin.shutdownGraceMs)", said)
+
+    def test_a_collector_that_hangs_delays_the_end_by_two_seconds_at_most(self):
+        with socket.create_server(("127.0.0.1", 0)) as hanging, Server(answering()) as server:
+            with traced(hanging.getsockname()[1], server) as router:
+                self.assertEqual(router.request()["status"], 200)
+                began = time.monotonic()
+                router.terminate()
+                self.assertEqual(router.wait(), 0, router.output())
+                took = time.monotonic() - began
+        self.assertGreater(took, 1.5, "nobody waited for the collector: does this test still reach it?")
+        self.assertLess(took, 4)
+
+    def test_the_last_spans_are_sent_before_the_process_ends(self):
+        received = []
+
+        def collector(connection):
+            _, fields = connection.head()
+            received.append(connection.reader.body(fields, False)[0])
+            connection.send(head("HTTP/1.1 202 Accepted", "Content-Length: 0"))
+
+        with Server(collector) as spans, Server(answering()) as server:
+            with traced(spans.address[1], server) as router:
+                self.assertEqual(router.request(target="/last")["status"], 200)
+                # At once: a span waits longer than this for others to travel with.
+                router.terminate()
+                self.assertEqual(router.wait(), 0, router.output())
+        self.assertIn(b"/last", b"".join(received))
+
     def test_sigint_is_as_sigterm(self):
         with Server(answering()) as server, Router(names={"web": [server.address]}) as router:
             router.child.send_signal(signal.SIGINT)
             self.assertEqual(router.wait(), 0, router.output())
+
+
+def traced(port, server):
+    """A router that sends all spans to this port by HTTP."""
+    exporter = f"- {{kind: io.l5d.zipkin, host: 127.0.0.1, port: {port}, transport: http, sampleRate: 1.0}}"
+    return Router(names={"web": [server.address]}, edit=lambda text: text.replace("telemetry:\n", f"telemetry:\n{exporter}\n"))
 
 
 class Refusal(unittest.TestCase):

@@ -91,9 +91,12 @@ class Process:
 
 
 class Router(Process):
-    """`rutter run` with one `http` router, names in files; use as a context manager."""
+    """`rutter run` with one `http` router, names in files; use as a context manager.
 
-    def __init__(self, router="", config=None, names=None, env=None, listen="127.0.0.1", dtab=None, **kwargs):
+    `edit` gets the text of the configuration and gives another one.
+    """
+
+    def __init__(self, router="", config=None, names=None, env=None, listen="127.0.0.1", dtab=None, edit=None, **kwargs):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="rutter-e2e-"))
         self.port, self.admin = free_port(), free_port()
         (self.directory / "disco").mkdir()
@@ -105,7 +108,7 @@ class Router(Process):
         if dtab is not None:
             text = text.replace("/svc => /#/io.l5d.fs;", dtab.replace("{port}", str(self.port)))
         self.config = self.directory / "config.yaml"
-        self.config.write_text(text)
+        self.config.write_text(edit(text) if edit else text)
         super().__init__(["run", self.config], self.directory, env=env, **kwargs)
 
     def name(self, name, *addresses):

@@ -82,6 +82,24 @@ impl Environment {
         }
     }
 
+    /// Addresses of this pod, its node and the Kubernetes API, as far as the process was told: no request may name them.
+    fn protected(&self) -> Vec<IpAddr> {
+        let told = ["HOST_IP", "NODE_NAME", "KUBERNETES_SERVICE_HOST"];
+        let told = told.iter().filter_map(|name| self.variables.get(*name));
+        let told = told.filter_map(|value| value.parse().ok());
+        self.pod_ip.into_iter().chain(told).collect()
+    }
+
+    /// Whether a kubeconfig says where a Kubernetes API is: `KUBECONFIG`, else `~/.kube/config`.
+    fn has_kubeconfig(&self) -> bool {
+        let given = |name: &str| self.variables.get(name).filter(|value| !value.is_empty());
+        given("KUBECONFIG").is_some()
+            || given("HOME").is_some_and(|home| {
+                let file = std::path::Path::new(home).join(".kube/config");
+                self.purpose != Purpose::Text && file.is_file()
+            })
+    }
+
     /// Whether a `kubectl proxy` in the own pod, which a file may name, is not there: the API server is asked instead.
     fn asks_directly(&self) -> bool {
         self.variables.get(KUBERNETES_API).map(String::as_str) == Some("direct")

@@ -1,6 +1,7 @@
 //! `rutter run FILE`: reads the configuration, then hands over to [`crate::run`].
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,6 +12,8 @@ use crate::config::Environment;
 
 /// Threads of the control runtime: watches, admin pages, exporters. The data plane has its own.
 const CONTROL_THREADS: usize = 2;
+/// What the control runtime still does when all is over (a file that is being read) may take this long to end.
+const CONTROL_END: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -40,8 +43,10 @@ pub(super) fn run(args: &Args, environment: Environment) -> anyhow::Result<Exit>
         .context("the control runtime does not start")?;
     let ended = control.block_on(async {
         let stop = stop_on_signals().context("signals cannot be received")?;
-        crate::run::run(loaded, environment, stop).await
+        let file = (args.file != "-").then(|| args.file.as_str().into());
+        crate::run::run(loaded, file, environment, stop).await
     });
+    control.shutdown_timeout(CONTROL_END);
     match ended {
         Ok(()) => Ok(Exit::Done),
         Err(error) => {

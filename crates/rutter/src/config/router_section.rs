@@ -70,6 +70,7 @@ pub(super) fn router(at: &At<'_>, environment: &Environment) -> Option<RouterCon
             .get("maxInitialLineKB")
             .usize()
             .map_or(MAX_LINE, |kb| kb * 1024),
+        protected: environment.protected(),
     };
     Some(RouterConfig {
         router,

@@ -8,9 +8,10 @@ use std::time::Duration;
 use dtab::{Dtab, Path};
 use naming::PathMatcher;
 use router::settings::RouterSettings;
+use telemetry::span::Transport;
 
 /// The whole file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The admin port.
     pub admin: AdminSettings,
@@ -29,7 +30,7 @@ pub struct Config {
 }
 
 /// `admin`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AdminSettings {
     /// Where it listens.
     pub addr: SocketAddr,
@@ -55,7 +56,7 @@ pub struct SecuritySettings {
 }
 
 /// One of `namers`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NamerSettings {
     /// What a dtab calls it, behind `/#`.
     pub prefix: Path,
@@ -66,7 +67,7 @@ pub struct NamerSettings {
 }
 
 /// Where a namer's names come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum NamerSource {
     /// `io.l5d.fs`.
     Fs {
@@ -117,7 +118,7 @@ pub enum K8sApi {
 }
 
 /// One of `transformers`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TransformerSettings {
     /// Shown in bound names behind `/%`.
     pub prefix: Path,
@@ -126,7 +127,7 @@ pub struct TransformerSettings {
 }
 
 /// What a transformer does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum TransformerKind {
     /// `io.l5d.k8s.daemonset`.
     DaemonSet {
@@ -163,7 +164,7 @@ pub enum TransformerKind {
 }
 
 /// A router and its names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouterConfig {
     /// What the data plane has to know.
     pub router: RouterSettings,
@@ -176,7 +177,7 @@ pub struct RouterConfig {
 }
 
 /// `interpreter`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct InterpreterSettings {
     /// `io.l5d.fs`: a file with a dtab in front of the router's own.
     pub dtab_file: Option<PathBuf>,
@@ -211,6 +212,10 @@ pub enum TelemeterSettings {
         port: u16,
         /// 0 to 1.
         sample_rate: f64,
+        /// How spans travel; `None`: as port and path say.
+        transport: Option<Transport>,
+        /// The path for HTTP; `None`: Zipkin's own.
+        path: Option<Arc<str>>,
     },
     /// `io.l5d.recentRequests`.
     RecentRequests {

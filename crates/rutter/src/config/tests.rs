@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use telemetry::span::Transport;
+
 use super::*;
 
 /// A pod of node `node-a`; files need not exist.
@@ -54,6 +56,32 @@ fn errors_in(source: &str, environment: &Environment) -> Vec<String> {
 const ROUTER: &str = "routers:\n- protocol: http\n  servers: [{port: 4140}]\n";
 
 #[test]
+fn spans_travel_as_port_path_or_transport_say() {
+    for (keys, want) in [
+        ("", Transport::Scribe),
+        ("port: 9410", Transport::Scribe),
+        ("port: 9411", Transport::Http),
+        ("port: 9411, transport: scribe", Transport::Scribe),
+        ("port: 80, transport: http", Transport::Http),
+        ("port: 80, path: /zipkin/api/v2/spans", Transport::Http),
+    ] {
+        let text = format!("{ROUTER}telemetry:\n- {{kind: io.l5d.zipkin, {keys}}}\n");
+        let config = load("config.yaml", &text, &pod()).unwrap().config;
+        let settings::TelemeterSettings::Zipkin {
+            port,
+            transport,
+            path,
+            ..
+        } = &config.telemetry[0]
+        else {
+            panic!("{:?}", config.telemetry)
+        };
+        let effective = transport.unwrap_or(Transport::of(*port, path.as_deref()));
+        assert_eq!(effective, want, "{keys}");
+    }
+}
+
+#[test]
 fn configurations_that_linkerd_1_takes_are_taken() {
     for file in files("configs/linkerd1") {
         let text = std::fs::read_to_string(&file).unwrap();
@@ -98,6 +126,8 @@ fn the_walkthrough_starts_unchanged() {
         host: "zipkin-collector.default.svc.cluster.local".into(),
         port: 9410,
         sample_rate: 1.0,
+        transport: None,
+        path: None,
     };
     assert_eq!(config.telemetry[1], zipkin);
 }
@@ -249,6 +279,18 @@ fn each_mistake_is_told_with_its_place_and_the_way_out() {
         (
             with("telemetry:\n- {kind: io.l5d.zipkin, sampleRate: 2}\n"),
             "5:37 telemetry[0].sampleRate: `sampleRate` must be a number from 0 to 1, found the number 2",
+        ),
+        (
+            with("telemetry:\n- {kind: io.l5d.zipkin, transport: thrift}\n"),
+            "5:36 telemetry[0].transport: `transport` must be one of scribe, http, found the text \"thrift\"",
+        ),
+        (
+            with("telemetry:\n- {kind: io.l5d.zipkin, transport: scribe, path: /spans}\n"),
+            "5:50 telemetry[0].path: `path` contradicts `transport: scribe` (spans are posted to a path by HTTP only",
+        ),
+        (
+            with("telemetry:\n- {kind: io.l5d.zipkin, path: spans}\n"),
+            "5:31 telemetry[0].path: `spans` is no path of a URL (it begins with `/`",
         ),
         (
             with("admin: {port: 65536}\n"),
@@ -415,6 +457,13 @@ fn kubernetes_is_asked_through_a_proxy_when_one_is_named_or_outside_a_pod() {
     assert_eq!(
         api("{kind: io.l5d.k8s}", &outside),
         (proxy("localhost", 8001), settings::K8sKind::Everywhere)
+    );
+    let mut told = outside.clone();
+    told.variables
+        .insert("KUBECONFIG".to_owned(), "/etc/kubeconfig".to_owned());
+    assert_eq!(
+        api("{kind: io.l5d.k8s}", &told),
+        (settings::K8sApi::InCluster, settings::K8sKind::Everywhere)
     );
     assert_eq!(
         api("{kind: io.l5d.k8s, port: 8002}", &pod()),

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use telemetry::span::Transport;
+
 use super::settings::{AdminSettings, Config, SecuritySettings, TelemeterSettings};
 use super::{At, Environment, names, router_section};
 
@@ -100,17 +102,45 @@ fn telemeter(at: &At<'_>) -> Option<TelemeterSettings> {
                 .unwrap_or_else(|| "/admin/metrics/prometheus".into()),
             prefix: at.get("prefix").text().unwrap_or_default(),
         },
-        "io.l5d.zipkin" => TelemeterSettings::Zipkin {
-            host: at.get("host").text().unwrap_or_else(|| "localhost".into()),
-            port: at.get("port").u16().unwrap_or(ZIPKIN_PORT),
-            sample_rate: at.get("sampleRate").f64().unwrap_or(ZIPKIN_SAMPLE_RATE),
-        },
+        "io.l5d.zipkin" => zipkin(at),
         "io.l5d.recentRequests" => TelemeterSettings::RecentRequests {
             sample_rate: at.get("sampleRate").f64()?,
             capacity: at.get("capacity").usize().unwrap_or(RECENT_CAPACITY),
         },
         _ => return None,
     })
+}
+
+fn zipkin(at: &At<'_>) -> TelemeterSettings {
+    let path = at.get("path");
+    let transport = match at.get("transport").string().as_deref() {
+        Some("scribe") => Some(Transport::Scribe),
+        Some("http") => Some(Transport::Http),
+        _ => None,
+    };
+    if path.is_given() && transport == Some(Transport::Scribe) {
+        path.error(
+            "`path` contradicts `transport: scribe`",
+            "spans are posted to a path by HTTP only: delete one of the two keys, or write `transport: http`",
+        );
+    }
+    if let Some(text) = path.string().filter(|text| !is_http_path(text)) {
+        path.error(
+            format!("`{text}` is no path of a URL"),
+            "it begins with `/` and has no blanks in it, such as `/api/v2/spans`",
+        );
+    }
+    TelemeterSettings::Zipkin {
+        host: at.get("host").text().unwrap_or_else(|| "localhost".into()),
+        port: at.get("port").u16().unwrap_or(ZIPKIN_PORT),
+        sample_rate: at.get("sampleRate").f64().unwrap_or(ZIPKIN_SAMPLE_RATE),
+        transport,
+        path: path.text(),
+    }
+}
+
+fn is_http_path(text: &str) -> bool {
+    text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic() && c != '#')
 }
 
 fn label_clashes(routers: &[At<'_>]) {

@@ -1,32 +1,40 @@
 //! What tells about requests: metrics, spans and where they go.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use router::Reporting;
 use telemetry::metrics::{Registration, Registry, Scope};
-use telemetry::span::{Exporter, ExporterConfig, Recent, Recorder, Sink, deliver};
+use telemetry::span::{Exporter, ExporterConfig, Recent, Recorder, Sink, deliver_until};
 use telemetry::trace::{Sampler, Sampling};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::Identity;
 use crate::config::settings::{Config, TelemeterSettings};
 
 /// Finished spans that wait to be given out, before they are dropped and counted.
 const QUEUE: usize = 10_000;
+/// At the end the last spans have this long to get to a collector: a dead one does not hold up the exit.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 /// Requests on the page `/requests` when no telemeter says how many.
 const RECENT: usize = 100;
 
 /// Everything that is started once per node.
 pub(super) struct Reports {
     pub(super) reporting: Reporting,
-    pub(super) registry: Registry,
     pub(super) recent: Recent,
     /// Share of requests that `/requests` shows, and how many it keeps.
     pub(super) recent_rate: f64,
     pub(super) recent_capacity: usize,
     /// Linkerd's Prometheus pages: path and prefix.
     pub(super) prometheus: Vec<(Arc<str>, Arc<str>)>,
+    /// Tells the tasks below that what is recorded from now on is not wanted any more.
+    ended: CancellationToken,
+    /// Everything between a data thread and a collector, in this order.
+    tasks: Vec<JoinHandle<()>>,
     _registration: Registration,
 }
 
@@ -44,6 +52,7 @@ impl Reports {
             salt,
         };
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        let mut exporters = Vec::new();
         let (mut recent_rate, mut recent_capacity) = (0.0, RECENT);
         let mut prometheus = Vec::new();
         for telemeter in &config.telemetry {
@@ -55,20 +64,23 @@ impl Reports {
                     host,
                     port,
                     sample_rate,
+                    transport,
+                    path,
                 } => {
                     let exporter = ExporterConfig {
                         host: host.to_string(),
                         port: *port,
-                        transport: None,
-                        path: None,
+                        transport: *transport,
+                        path: path.as_deref().map(str::to_owned),
                         queue: QUEUE,
                     };
                     let counts = recorder.counts().clone();
-                    let (exporter, _task) = Exporter::spawn(&exporter, counts, control)
+                    let (exporter, task) = Exporter::spawn(&exporter, counts, control)
                         .with_context(|| {
                             format!("telemeter io.l5d.zipkin to {host}:{port} cannot be set up")
                         })?;
                     sinks.push(Box::new(exporter));
+                    exporters.push(task);
                     sampling.tracers.push(Sampler::new(*sample_rate, salt));
                 }
                 TelemeterSettings::RecentRequests {
@@ -83,8 +95,9 @@ impl Reports {
         }
         let recent = Recent::new(recent_capacity);
         sinks.push(Box::new(recent.clone()));
-        control.spawn(deliver(spans, sinks));
-        control.spawn(registry.clone().summarise_forever());
+        let ended = CancellationToken::new();
+        let delivery = deliver_until(spans, sinks, ended.clone().cancelled_owned());
+        let tasks = std::iter::once(control.spawn(delivery)).chain(exporters);
         let registration = registry.register(Scope::new(["spans"]), recorder.counts().clone());
         let reporting = Reporting {
             registry: registry.clone(),
@@ -94,13 +107,29 @@ impl Reports {
         };
         Ok(Self {
             reporting,
-            registry: registry.clone(),
             recent,
             recent_rate,
             recent_capacity,
             prometheus,
+            ended,
+            tasks: tasks.collect(),
             _registration: registration,
         })
+    }
+
+    /// Sends what was recorded so far and waits for that, within limits. What is recorded later is dropped and counted.
+    pub(super) async fn finish(&mut self) {
+        self.ended.cancel();
+        let all = async {
+            for task in &mut self.tasks {
+                // A task that panicked has said so.
+                _ = task.await;
+            }
+        };
+        if tokio::time::timeout(LAST_SPANS, all).await.is_err() {
+            tracing::warn!(limit = ?LAST_SPANS, "the span collector did not take the last spans in time, they are lost");
+        }
+        self.tasks.clear();
     }
 }
 

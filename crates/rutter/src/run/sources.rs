@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use admin::Readiness;
+use admin::{Condition, Readiness};
 use anyhow::Context as _;
 use k8s::{ApiTarget, Cluster, ClusterConfig};
 use naming::namers::{Dns, FsNamer, RewriteNamer, SystemNamer};
@@ -14,11 +14,15 @@ use naming::{DefaultInterpreter, Interpreter, Mounted, Namer, Reads, Transformer
 use telemetry::code::Check;
 use telemetry::metrics::{Registration, Registry, Scope};
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 
 use crate::config::settings::{
     Config, InterpreterSettings, K8sApi, K8sKind, NamerSettings, NamerSource, TransformerKind,
     TransformerSettings,
 };
+
+/// How often it is looked whether a cluster is ready.
+const READINESS: Duration = Duration::from_millis(250);
 
 /// How long the slices may take to tell on which node this is, before the log says that it is guessed.
 const NODE_PATIENCE: Duration = Duration::from_secs(15);
@@ -31,29 +35,57 @@ type Configured = (Arc<dyn Namer>, Vec<Arc<dyn Transformer>>);
 
 /// All of them, and the clusters they share.
 pub(super) struct Sources {
-    clusters: HashMap<K8sApi, Cluster>,
-    /// In the order in which they are asked.
-    namers: Vec<Configured>,
+    clusters: HashMap<K8sApi, Watched>,
+    /// In the order in which they are asked, as they were configured.
+    namers: Vec<(NamerSettings, Configured)>,
+    dns: Dns,
     system: Arc<dyn Namer>,
-    /// What the slices say about a node whose name the environment doesn't give.
+    /// What the slices say about a node whose name the environment doesn't give; none while nobody asks.
     own_node: OwnNode,
-    _registrations: Vec<Registration>,
+    /// Whether the slices are asked for it.
+    learning: bool,
+}
+
+/// A cluster, with what tells about it.
+#[derive(Clone)]
+struct Watched {
+    cluster: Cluster,
+    /// The task that reports whether it is ready, once somebody wants to know.
+    readiness: Arc<OnceLock<AbortOnDrop>>,
+    _registration: Arc<Registration>,
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Sources {
-    /// Connects to every Kubernetes API that is named, then makes the namers.
+    /// Connects to every Kubernetes API that is named, then makes the namers. Those that were there `before` in the same
+    /// way go on.
     pub(super) async fn connect(
         config: &Config,
+        before: Option<&Self>,
         control: &Handle,
         registry: &Registry,
     ) -> anyhow::Result<Self> {
-        let dns = Dns::system(control.clone());
+        let dns = match before {
+            Some(before) => before.dns.clone(),
+            None => Dns::system(control.clone()),
+        };
         let mut clusters = HashMap::new();
-        let mut registrations = Vec::new();
         for api in apis(config) {
+            let namespaces = namespaces(config);
+            if let Some(known) = before.and_then(|before| before.clusters.get(&api)) {
+                known.cluster.expect(namespaces);
+                clusters.insert(api, known.clone());
+                continue;
+            }
             let target = target(&api);
             let what = target.to_string();
-            let namespaces = namespaces(config);
             let cluster = Cluster::connect(
                 ClusterConfig {
                     target,
@@ -65,27 +97,45 @@ impl Sources {
             )
             .await
             .with_context(|| format!("the Kubernetes API at {what} cannot be set up"))?;
-            registrations
-                .push(registry.register(Scope::new(["k8s", &what]), Arc::new(cluster.clone())));
-            clusters.insert(api, cluster);
+            let source = Arc::new(cluster.clone());
+            let registration = registry.register(Scope::new(["k8s", &what]), source);
+            let watched = Watched {
+                cluster,
+                readiness: Arc::default(),
+                _registration: Arc::new(registration),
+            };
+            clusters.insert(api, watched);
         }
         let system: Arc<dyn Namer> = Arc::new(SystemNamer::new(dns.clone()));
         let mut sources = Self {
             clusters,
             namers: Vec::new(),
+            dns,
             system,
-            own_node: Var::new(None),
-            _registrations: registrations,
+            own_node: before.map_or_else(OwnNode::default, |before| before.own_node.clone()),
+            learning: before.is_some_and(|before| before.learning),
         };
-        sources.identify_node(config, control);
+        sources.identify_node(config, before, control);
         // The last one listed is asked first.
         for namer in config.namers.iter().rev() {
-            let transformers = sources.transformers(&namer.transformers)?;
-            sources
-                .namers
-                .push((sources.namer(namer, &dns)?, transformers));
+            let known = before.and_then(|before| before.configured(namer));
+            let configured = match known {
+                Some(known) => known.clone(),
+                None => (
+                    sources.namer(namer, &sources.dns)?,
+                    sources.transformers(&namer.transformers)?,
+                ),
+            };
+            sources.namers.push((namer.clone(), configured));
         }
         Ok(sources)
+    }
+
+    /// The namer that was configured in just this way.
+    fn configured(&self, settings: &NamerSettings) -> Option<&Configured> {
+        let mut namers = self.namers.iter();
+        let (_, configured) = namers.find(|(known, _)| known == settings)?;
+        Some(configured)
     }
 
     fn namer(&self, settings: &NamerSettings, dns: &Dns) -> anyhow::Result<Arc<dyn Namer>> {
@@ -119,9 +169,10 @@ impl Sources {
     }
 
     fn cluster(&self, api: &K8sApi) -> &Cluster {
-        self.clusters
-            .get(api)
+        let watched = self.clusters.get(api);
+        &watched
             .expect("every API that the configuration names was connected to")
+            .cluster
     }
 
     fn transformers(
@@ -183,18 +234,19 @@ impl Sources {
 
     /// Where the environment doesn't say on which node this is, the slices do: that of the endpoint with this pod's
     /// address. Where it does, they are the proof of it.
-    fn identify_node(&self, config: &Config, control: &Handle) {
+    fn identify_node(&mut self, config: &Config, before: Option<&Self>, control: &Handle) {
         let Some((pod_ip, node_name)) = own_node(config) else {
             return;
         };
-        let learnt = match &node_name {
-            None => self.own_node.clone(),
-            Some(_) => Var::new(None),
-        };
-        for cluster in self.clusters.values() {
-            cluster.learn_node(pod_ip, learnt.clone());
+        let began = std::mem::replace(&mut self.learning, true);
+        let new = |api: &K8sApi| !began || !before.is_some_and(|b| b.clusters.contains_key(api));
+        for (_, watched) in self.clusters.iter().filter(|(api, _)| new(api)) {
+            watched.cluster.learn_node(pod_ip, self.own_node.clone());
         }
-        control.spawn(tell_of_node(pod_ip, node_name, learnt));
+        if !began {
+            let learnt = self.own_node.clone();
+            control.spawn(tell_of_node(pod_ip, node_name, learnt));
+        }
     }
 
     /// The interpreter of one router.
@@ -206,7 +258,7 @@ impl Sources {
         let mounted = self
             .namers
             .iter()
-            .map(|(namer, transformers)| Mounted::new(namer.clone(), transformers.clone()));
+            .map(|(_, (namer, transformers))| Mounted::new(namer.clone(), transformers.clone()));
         let transformers = self.transformers(&settings.transformers)?;
         let default = DefaultInterpreter::new(mounted.collect(), self.system.clone(), transformers);
         Ok(match &settings.dtab_file {
@@ -221,38 +273,46 @@ impl Sources {
 
     /// The namers, in the order in which they are asked.
     pub(super) fn namers(&self) -> Vec<Arc<dyn Namer>> {
-        self.namers.iter().map(|(namer, _)| namer.clone()).collect()
+        let namers = self.namers.iter();
+        namers.map(|(_, (namer, _))| namer.clone()).collect()
     }
 
     /// The clusters, for `/state` and `check`.
     pub(super) fn clusters(&self) -> Vec<Cluster> {
-        self.clusters.values().cloned().collect()
+        let watched = self.clusters.values();
+        watched.map(|one| one.cluster.clone()).collect()
     }
 
     /// A node gets traffic once every API has answered one whole list.
     pub(super) fn report_readiness(&self, readiness: &Readiness, control: &Handle) {
-        for cluster in self.clusters() {
-            let name = format!("kubernetes {}", cluster.target());
-            let condition = readiness.condition(name, "no whole list of endpoints yet");
-            control.spawn(async move {
-                loop {
-                    match (cluster.ready(), cluster.trouble().join("; ")) {
-                        (true, trouble) if trouble.is_empty() && !cluster.confirmed() => {
-                            condition.met("serving the snapshot of the one before");
-                        }
-                        (true, trouble) if trouble.is_empty() => condition.met("watching"),
-                        (true, trouble) => {
-                            condition.met(format!("serving what is known; {trouble}"));
-                        }
-                        (false, trouble) if trouble.is_empty() => {
-                            condition.unmet("no whole list of endpoints yet");
-                        }
-                        (false, trouble) => condition.unmet(trouble),
-                    }
-                    tokio::time::sleep(Duration::from_millis(250)).await;
-                }
-            });
+        for watched in self.clusters.values() {
+            let cluster = watched.cluster.clone();
+            let report = || {
+                let name = format!("kubernetes {}", cluster.target());
+                let condition = readiness.condition(name, "no whole list of endpoints yet");
+                let task = control.spawn(follow(cluster, condition));
+                AbortOnDrop(task.abort_handle())
+            };
+            watched.readiness.get_or_init(report);
         }
+    }
+}
+
+/// Reports whether a cluster is ready, for ever.
+async fn follow(cluster: Cluster, condition: Condition) {
+    loop {
+        match (cluster.ready(), cluster.trouble().join("; ")) {
+            (true, trouble) if trouble.is_empty() && !cluster.confirmed() => {
+                condition.met("serving the snapshot of the one before");
+            }
+            (true, trouble) if trouble.is_empty() => condition.met("watching"),
+            (true, trouble) => condition.met(format!("serving what is known; {trouble}")),
+            (false, trouble) if trouble.is_empty() => {
+                condition.unmet("no whole list of endpoints yet");
+            }
+            (false, trouble) => condition.unmet(trouble),
+        }
+        tokio::time::sleep(READINESS).await;
     }
 }
 

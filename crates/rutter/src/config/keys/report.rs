@@ -1,6 +1,6 @@
 //! `telemetry[]`.
 
-use super::{Key, Kinds, Section, Ty, kind, refused};
+use super::{Effect, Key, Kinds, Section, Ty, kind, refused};
 
 /// `telemetry[]`.
 pub static TELEMETERS: Kinds = Kinds {
@@ -63,6 +63,20 @@ static ZIPKIN: Section = Section {
             "0.001",
             "Share of traces that are recorded.",
         ),
+        Key::new(
+            "transport",
+            Ty::OneOf(&["scribe", "http"]),
+            "`http` when `port` is 9411 or `path` is given, else `scribe`",
+            "How spans travel: framed thrift, as Linkerd 1 sends them, or Zipkin's JSON of version 2.",
+        )
+        .but(Effect::Ours),
+        Key::new(
+            "path",
+            Ty::Text,
+            "Zipkin's own, `/api/v2/spans`",
+            "Where spans are posted by HTTP.",
+        )
+        .but(Effect::Ours),
         EXPERIMENTAL,
     ],
     also: &[],

@@ -155,7 +155,7 @@ pub static HTTP: Section = Section {
             "httpAccessLogRollPolicy",
             Ty::RollPolicy,
             "never",
-            "When a new file is begun: `never`, `hourly`, `daily`, `weekly(n)`, a size such as `3.megabytes`, `sighup`.",
+            "When a new file is begun: `never`, `hourly`, `daily`, `weekly(n)`, a size such as `3.megabytes`, `sighup` (the same name anew, for who has moved the old file away).",
         ),
         Key::new(
             "httpAccessLogAppend",
