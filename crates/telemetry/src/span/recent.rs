@@ -115,8 +115,8 @@ fn request(span: &SpanRecord, last: Option<&SpanRecord>, attempts: usize) -> Rec
         server: span.local,
         router: span.tag("router.label").unwrap_or(&span.service).to_owned(),
         logical_name: span.tag("service").map(str::to_owned),
-        concrete_name: (span.tag("client"))
-            .or(last.map(|attempt| &*attempt.service))
+        concrete_name: last
+            .and_then(|attempt| attempt.tag("client").or(Some(&*attempt.service)))
             .map(str::to_owned),
         destination: last.and_then(|attempt| attempt.remote),
         attempts,
