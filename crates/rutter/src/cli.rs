@@ -73,8 +73,8 @@ ABOUT
   completion  a completion script for your shell
   help        help for a command
 
-Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 not found, 5 nobody answers,
-6 waited in vain, 70 a defect, 130 interrupted.";
+Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 not found,
+5 nobody answers, 6 waited in vain, 70 a defect, 130 interrupted.";
 
 /// A per-node HTTP router that names requests and follows dtabs, as Linkerd 1 did.
 #[derive(Parser, Debug)]
@@ -301,7 +301,7 @@ fn dispatch(command: Command, environment: Environment) -> anyhow::Result<Exit> 
         Command::Delegate(args) => delegate::run(&args, environment),
         Command::Curl(args) => curl::run(&args, &environment),
         Command::Config(command) => config::run(&command, environment),
-        Command::Explain(args) => explain::run(&args),
+        Command::Explain(args) => explain::run(&args, &environment),
         Command::ProxyEnv(args) => proxy_env::run(&args),
         Command::Demo(args) => demo::run(&args, &environment),
         Command::Version => say(&format!("rutter {}", env!("CARGO_PKG_VERSION"))),

@@ -286,7 +286,18 @@ fn a_router_that_does_not_answer_is_said_so() {
 
 #[test]
 fn check_finds_the_service_that_the_walkthrough_never_creates() {
-    let api = admin(&[("/api/v1/namespaces/default/services/there", 200, "{}")]);
+    let api = admin(&[
+        (
+            "/api/v1/namespaces/default/services/there",
+            200,
+            r#"{"spec": {"ports": [{"name": "incoming", "port": 4141}]}}"#,
+        ),
+        (
+            "/apis/discovery.k8s.io/v1",
+            200,
+            r#"{"items": [{"endpoints": [{"nodeName": "n1"}]}]}"#,
+        ),
+    ]);
     let port = api.rsplit_once(':').unwrap().1;
     let config = |service: &str| -> &'static str {
         let text = format!(

@@ -15,6 +15,7 @@ use k8s::api::ApiTarget;
 use self::api::{ApiArgs, Kube};
 use self::installation::Installation;
 use self::report::{Category, Report};
+use self::router::Running;
 use super::admin_client::{AdminClient, Target};
 use super::{Exit, Style, looking, say, say_json};
 use crate::config::settings::{Config, K8sApi, NamerSource, TransformerKind};
@@ -137,16 +138,44 @@ async fn look(args: &Args, client: &AdminClient, environment: &Environment) -> R
         before(args, from_file.as_ref(), &mut report).await;
         return report;
     }
-    let mut running = None;
+    let mut running = Running::default();
+    let mut at = args.api.target();
+    let named = AdminClient::is_named(&args.target, environment);
     // Who asks for a cluster and names no router has none in mind that would be here.
-    let cluster_only =
-        args.api.target().is_some() && !AdminClient::is_named(&args.target, environment);
-    if !cluster_only && router::answers(client, &mut report).await {
-        running = router::look(client, &mut report).await;
-        traces::forwarding(client, &mut report).await;
+    if at.is_none() || named {
+        let mut own = Report::default();
+        if router::answers(client, &mut own).await {
+            running = router::look(client, &mut own).await;
+            traces::forwarding(client, &mut own).await;
+        } else if !named && has_kubeconfig(environment) {
+            own = Report::default();
+            own.note(
+                Category::Router,
+                format!(
+                    "no router answers at {}: the cluster was looked at",
+                    client.admin
+                ),
+            );
+            at = Some(ApiTarget::Ambient);
+        }
+        report.take(own);
     }
-    let config = running.or(from_file);
-    let installation = cluster(args, client, config.as_ref(), environment, &mut report).await;
+    let spans_arrive = running.spans_arrive;
+    let config = running.config.or(from_file);
+    let at = match at {
+        Some(target) => Some(target),
+        None => match configured(config.as_ref(), client, args.proxy, environment) {
+            Ok(target) => target,
+            Err(why) => {
+                report.note(Category::Kubernetes, why);
+                None
+            }
+        },
+    };
+    let installation = match at {
+        Some(target) => cluster(args, &target, config.as_ref(), spans_arrive, &mut report).await,
+        None => None,
+    };
     let config = config.or_else(|| installation.and_then(|installation| installation.config));
     if !args.probe.is_empty() {
         match &config {
@@ -160,22 +189,12 @@ async fn look(args: &Args, client: &AdminClient, environment: &Environment) -> R
 /// Everything that the Kubernetes API tells; what is installed, when that was found.
 async fn cluster(
     args: &Args,
-    client: &AdminClient,
+    target: &ApiTarget,
     config: Option<&Config>,
-    environment: &Environment,
+    spans_arrive: bool,
     report: &mut Report,
 ) -> Option<Installation> {
-    let target = match args.api.target() {
-        Some(target) => target,
-        None => match configured(config, client, args.proxy, environment) {
-            Ok(target) => target?,
-            Err(why) => {
-                report.note(Category::Kubernetes, why);
-                return None;
-            }
-        },
-    };
-    let kube = Kube::connect(&target, report).await?;
+    let kube = Kube::connect(target, report).await?;
     kube.slices(report).await;
     let mut installation =
         installation::find(&kube, args.api.rutter_namespace.as_deref(), report).await;
@@ -190,7 +209,9 @@ async fn cluster(
         .await;
     if let Some(config) = config {
         names::look(&kube, config, installed, report).await;
-        traces::collector_services(&kube, config, report).await;
+        if !spans_arrive {
+            traces::collector_services(&kube, config, report).await;
+        }
     }
     if args.proxy {
         match installed {
@@ -229,25 +250,27 @@ fn configured(
     let Some(api) = config.and_then(api_of) else {
         return Ok((wanted || environment.in_pod).then_some(ApiTarget::Ambient));
     };
-    let has_kubeconfig = || {
-        let get = |name: &str| environment.variables.get(name).filter(|v| !v.is_empty());
-        let home = get("HOME").map(|home| std::path::Path::new(home).join(".kube/config"));
-        environment.in_pod || get("KUBECONFIG").is_some() || home.is_some_and(|file| file.is_file())
-    };
     match api {
         K8sApi::Proxy { host, port } => {
             let here = !router::is_loopback(host) || router::is_loopback(router::host_of(&client.admin));
             if here {
                 Ok(Some(ApiTarget::configured(Some(host), Some(*port))))
-            } else if has_kubeconfig() {
+            } else if has_kubeconfig(environment) {
                 Ok(Some(ApiTarget::Ambient))
             } else {
                 Err(format!("the router asks the Kubernetes API at its own {host}:{port}, which is not reachable from here: give --kubeconfig or --api"))
             }
         }
-        K8sApi::InCluster if has_kubeconfig() => Ok(Some(ApiTarget::Ambient)),
+        K8sApi::InCluster if has_kubeconfig(environment) => Ok(Some(ApiTarget::Ambient)),
         K8sApi::InCluster => Err("the router asks its cluster's Kubernetes API, and there is neither a service account nor a kubeconfig here: give --kubeconfig or --api".to_owned()),
     }
+}
+
+/// Whether there is a cluster to ask when nobody names one.
+fn has_kubeconfig(environment: &Environment) -> bool {
+    let get = |name: &str| environment.variables.get(name).filter(|v| !v.is_empty());
+    let home = get("HOME").map(|home| std::path::Path::new(home).join(".kube/config"));
+    environment.in_pod || get("KUBECONFIG").is_some() || home.is_some_and(|file| file.is_file())
 }
 
 /// The surroundings of a router in its pod, for reading its configuration here.

@@ -1,8 +1,11 @@
 //! `rutter explain CODE`, without a network.
 
+use std::io::IsTerminal as _;
+
 use telemetry::code;
 
-use super::{Exit, complain, say};
+use super::{Exit, Style, complain, say};
+use crate::config::Environment;
 use crate::near;
 
 #[derive(clap::Args, Debug)]
@@ -11,7 +14,7 @@ pub(super) struct Args {
     code: Option<String>,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit> {
     let Some(asked) = &args.code else {
         let lines: Vec<String> = code::entries()
             .map(|e| format!("{}  {}", e.code, e.title))
@@ -19,7 +22,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         return say(&lines.join("\n"));
     };
     if let Some(entry) = code::find(asked) {
-        return say(&entry.page());
+        let style = Style::of(environment, std::io::stdout().is_terminal());
+        return say(&fitting(&entry.page(), style));
     }
     let near = near::nearest(asked, code::entries().map(|e| e.code))
         .map(|n| format!(" (did you mean {n}?)"))
@@ -28,4 +32,36 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         "there is no code {asked}{near}; `rutter explain` lists all"
     ));
     Ok(Exit::NotFound)
+}
+
+/// A page with its lines broken where the terminal ends; those that go on keep their indent.
+fn fitting(page: &str, style: Style) -> String {
+    let line = |line: &str| {
+        let text = line.trim_start_matches([' ', '-']);
+        let indent = line.len() - text.len();
+        style.wrapped(&line[..indent], indent, text)
+    };
+    page.lines().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_fits_a_narrow_terminal() {
+        let style = |width| Style {
+            unicode: false,
+            colour: false,
+            width,
+        };
+        let page = code::find("C021").map(code::Entry::page).unwrap();
+        let narrow = fitting(&page, style(Some(40)));
+        assert!(narrow.lines().all(|line| line.len() <= 40), "{narrow}");
+        assert!(
+            narrow.contains("\n  - the Service was never created: the\n    published"),
+            "{narrow}"
+        );
+        assert_eq!(fitting(&page, style(None)), page);
+    }
 }

@@ -4,6 +4,9 @@ use serde_json::Value;
 
 use super::{Sign, Style};
 
+/// How Linkerd's delegate API words it.
+const CIRCLE: &str = "Max recursion level reached.";
+
 /// The tree, drawn.
 pub(super) fn draw(tree: &Value, style: Style) -> String {
     let mut lines = vec![text(tree, "path").to_owned()];
@@ -86,10 +89,17 @@ fn end(node: &Value, style: Style) -> String {
             "(nobody asked: this is what the dtab alone says)".to_owned(),
         ),
         "neg" if path.starts_with("/#/") => (Sign::Fail, "the namer knows no such name".to_owned()),
-        "neg" if path == "~" => (Sign::Fail, "the rule ends here: the next one is tried".to_owned()),
+        "neg" if path == "~" => (
+            Sign::Fail,
+            "the rule ends here: the next one is tried".to_owned(),
+        ),
         "neg" => (Sign::Fail, "no entry takes it further".to_owned()),
         "fail" => (Sign::Fail, "fail (!): ends the search".to_owned()),
         "empty" => (Sign::Fail, "bound to nothing ($)".to_owned()),
+        "exception" if text(node, "message") == CIRCLE => (
+            Sign::Fail,
+            "the names go in a circle, or further than 100 steps (RT-E116)".to_owned(),
+        ),
         "exception" => (Sign::Fail, text(node, "message").to_owned()),
         other => (Sign::Warn, format!("({other})")),
     };

@@ -257,7 +257,8 @@ impl Story {
         }
         if let Some(near) = &self.near {
             lines.push(format!(
-                "near       {near} leads to endpoints: did you mean that? rutter delegate {near}"
+                "near       {near} leads to endpoints: did you mean that? rutter delegate {near} --admin {}",
+                self.admin
             ));
         }
         lines.join("\n")

@@ -112,7 +112,9 @@ async fn get(target: &str, url: &str) -> anyhow::Result<Answer> {
     let response = sender.send_request(request).await?;
     let error = response.headers().get("l5d-err").map(|value| {
         let text = String::from_utf8_lossy(value.as_bytes());
-        decoded(&text).lines().next().unwrap_or_default().to_owned()
+        let text = decoded(&text);
+        let first = text.lines().next().unwrap_or_default();
+        first.split(" / ").next().unwrap_or_default().to_owned()
     });
     let status = response.status().as_u16();
     driver.abort();

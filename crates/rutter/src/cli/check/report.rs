@@ -119,6 +119,11 @@ impl Report {
         &mut self.findings[last]
     }
 
+    /// All that another one has.
+    pub(super) fn take(&mut self, other: Self) {
+        self.findings.extend(other.findings);
+    }
+
     /// It is as it should be.
     pub(super) fn ok(&mut self, category: Category, message: impl Into<String>) {
         self.push(category, Sign::Ok, None, message.into());

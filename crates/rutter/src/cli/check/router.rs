@@ -46,8 +46,16 @@ pub(super) async fn answers(client: &AdminClient, report: &mut Report) -> bool {
     }
 }
 
-/// Looks at a router that answers, and gives its configuration.
-pub(super) async fn look(client: &AdminClient, report: &mut Report) -> Option<Config> {
+/// What a router that answers runs with.
+#[derive(Default)]
+pub(super) struct Running {
+    pub(super) config: Option<Config>,
+    /// Its spans arrive: nobody has to look for the collector.
+    pub(super) spans_arrive: bool,
+}
+
+/// Looks at a router that answers.
+pub(super) async fn look(client: &AdminClient, report: &mut Report) -> Running {
     ready(client, report).await;
     let config = running_configuration(client, report).await;
     if let Some(config) = &config {
@@ -58,16 +66,23 @@ pub(super) async fn look(client: &AdminClient, report: &mut Report) -> Option<Co
             R,
             "/metrics does not answer: watches, spans and descriptors were not looked at",
         );
-        return config;
+        return Running {
+            config,
+            spans_arrive: false,
+        };
     };
     let page = String::from_utf8_lossy(&body).into_owned();
     watches(&page, report);
     reloads(&page, report);
     descriptors(&page, report);
-    if let Some(config) = &config {
-        super::traces::spans(&page, config, report).await;
+    let spans_arrive = match &config {
+        Some(config) => super::traces::spans(&page, config, report).await,
+        None => false,
+    };
+    Running {
+        config,
+        spans_arrive,
     }
-    config
 }
 
 async fn ready(client: &AdminClient, report: &mut Report) {

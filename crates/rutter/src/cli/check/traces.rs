@@ -27,8 +27,8 @@ fn collectors(config: &Config) -> impl Iterator<Item = (&str, u16)> {
         })
 }
 
-/// RT-C040, RT-C043: what the router's metrics say of its spans.
-pub(super) async fn spans(page: &str, config: &Config, report: &mut Report) {
+/// RT-C040, RT-C043: what the router's metrics say of its spans. True when the collector takes them.
+pub(super) async fn spans(page: &str, config: &Config, report: &mut Report) -> bool {
     let of = |result: &str| -> f64 {
         samples(page, "rutter_spans_total")
             .filter(|(labels, _)| labels.contains(&format!("result=\"{result}\"")))
@@ -60,6 +60,7 @@ pub(super) async fn spans(page: &str, config: &Config, report: &mut Report) {
             }
         }
     }
+    sent > 0.0 && dropped == 0.0
 }
 
 /// RT-C042, RT-C043: a collector that is a Service of the cluster.
