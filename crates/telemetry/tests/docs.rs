@@ -90,7 +90,7 @@ fn status(entry: &Entry) -> String {
     let statuses: Vec<_> = entry.statuses.iter().map(u16::to_string).collect();
     match entry.code {
         "RT-E113" | "RT-E114" => "as the failure it is added to".to_owned(),
-        "RT-E132" => "connection closed".to_owned(),
+        "RT-E132" | "RT-E140" => "connection closed".to_owned(),
         "RT-E126" => "499, in log and metrics only".to_owned(),
         _ => statuses.join(" / "),
     }

@@ -33,13 +33,13 @@ catalogue! {
     "The router names each request before it routes it, by default from its Host header. This request has nothing that the configured identifier could make a name of.";
     causes "no Host header, or an empty one", "the path has fewer segments than `io.l5d.path` needs", "the header that `io.l5d.header` or `io.l5d.header.token` reads is missing or no path";
     fix "Send the header or path that the identifier in the message needs, or choose another `identifier` for the router; several may be listed, the first that names the request wins.";
-    see "`rutter_errors_total{code=\"RT-E100\"}`; the access log with `flag` RT-E100; `rt/<router>/server/<server>/failures`.";
+    see "`rutter_errors_total{code=\"RT-E100\"}`; tag `rutter.code` of the server span; a `debug` line of `router`.";
 
     E101 "no such destination" [502];
     "The request's name was followed through the dtab and every branch ended where nobody knows it (neg). The answer shows the way it went, step by step, with the dentry used at each.";
     causes "the name is misspelt, or the service is in another namespace or has another port name", "no dentry matches: the dtab lacks a rule for this prefix", "the service was deleted";
     fix "Read the last line of the delegation in the answer: it names the source that was asked and what it lacks. `rutter why URL` shows the same with suggestions; `/delegator` on the admin port lets you try a changed dtab.";
-    see "`rutter_errors_total{code=\"RT-E101\"}`, `rutter_delegations_total{result=\"neg\"}`; tags `namer.failure` and `error` of the server span.";
+    see "`rutter_errors_total{code=\"RT-E101\"}`, `rutter_delegations_total{result=\"neg\"}`; tags `service` and `rutter.code` of the server span.";
 
     E102 "the dtab refuses this name" [502];
     "A rule of the dtab ends in `!` or `/$/fail`: somebody decided that requests with this name are to fail here, and no later alternative was to be tried.";
@@ -135,7 +135,7 @@ catalogue! {
     "The request's head or framing is malformed or can be read in two ways (for instance two Content-Lengths). It is refused, never repaired, and the connection is closed, because the next proxy might read it in the other way.";
     causes "a client that builds HTTP by hand", "Content-Length and Transfer-Encoding in one request", "an attempt to smuggle a request", "TLS or another protocol spoken to a plain HTTP port";
     fix "The message says which line and why. Correct the client; there is no switch to accept such requests.";
-    see "`rutter_errors_total{code=\"RT-E121\"}`; the access log with `flag` RT-E121.";
+    see "`rutter_errors_total{code=\"RT-E121\"}`; a `debug` line of `router` with the client and what was found.";
 
     E122 "request too large" [414, 431, 413];
     "The request line (414), the header block (431) or the body (413) is over its limit.";
@@ -165,7 +165,7 @@ catalogue! {
     "The client closed its connection before the response's head was ready. Nobody receives this status; it stands in log and metrics only. The upstream request was cancelled.";
     causes "the caller's timeout is shorter than the service's time", "the user closed the page", "the caller was restarted";
     fix "Compare the caller's timeout with the service's latency; usually the service is slow and this is only how it shows.";
-    see "`rutter_errors_total{code=\"RT-E126\"}`; the access log with status 499.";
+    see "`rutter_errors_total{code=\"RT-E126\"}`; tag `rutter.code` of the server span.";
 
     E130 "dtab store unreachable and nothing cached" [502];
     "The router's dtab lives in the store (namerd), which does not answer, and neither memory nor `stateDir` has an earlier version. Routers that have one keep using it; only a router that never had one says this.";
@@ -183,7 +183,7 @@ catalogue! {
     "The endpoint closed or failed in the middle of the response's body. The status was already sent, so the client's connection is closed (HTTP/2: the stream is reset) instead of pretending that the body was whole.";
     causes "the application crashed while writing", "it sent fewer bytes than its Content-Length", "it stalled longer than the body limit";
     fix "Look at the application's log; fetch the same URL from the endpoint directly to see whether the body is whole there.";
-    see "`rutter_errors_total{code=\"RT-E132\"}`; the access log with the true status and `flag` RT-E132.";
+    see "`rutter_errors_total{code=\"RT-E132\"}`; the access log has the true status; a `debug` line of `router` with the endpoint.";
 
     E133 "malformed response" [502];
     "What the endpoint answered is not HTTP, its framing can be read in two ways, or its head is over the limit. It is not passed on and the connection is closed.";
@@ -197,9 +197,9 @@ catalogue! {
     fix "Correct `client.tls` (`commonName`, `trustCerts`) or renew the certificate.";
     see "`rutter_errors_total{code=\"RT-E134\"}`, `rutter_connects_total{result=\"tls\"}`.";
 
-    E140 "internal error" [500];
-    "Something in rutter itself went wrong. This is a defect of ours: the answer carries an id that also stands in the log, with the place.";
+    E140 "internal error" [];
+    "Something in rutter itself went wrong. This is a defect of ours. The connection was closed without an answer; the log has the place.";
     causes "a bug";
-    fix "Please report it with the log lines that carry this id. The router goes on: only this connection was ended.";
-    see "`rutter_errors_total{code=\"RT-E140\"}`; an `error` line with the same id.";
+    fix "Please report it with these log lines. The router goes on: only this connection was ended.";
+    see "`rutter_errors_total{code=\"RT-E140\"}`; an `error` line of `router`, below the line of the panic with its place.";
 }

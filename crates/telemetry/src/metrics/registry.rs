@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::Scope;
@@ -14,6 +14,10 @@ const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// So many services, and so many clients, of one router have labels of their own; further ones are added up under [`OTHER`].
 const LABEL_LIMIT: usize = 2_000;
+
+/// So many sources that came or went wait for the next look at the most; then whoever registers takes them in. Names that
+/// clients make up come and go by the thousand a second, and nobody may look for a minute.
+const NEWS: usize = 1_024;
 
 /// The label value of services and clients beyond the limit.
 pub(super) const OTHER: &str = "__other__";
@@ -77,7 +81,7 @@ impl std::fmt::Debug for Registry {
 impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(shared) = self.registry.upgrade() {
-            lock(&shared.news).push(News::Gone(self.id));
+            shared.tell(News::Gone(self.id));
         }
     }
 }
@@ -143,7 +147,7 @@ impl Registry {
     /// May be called on a data thread, as may dropping the registration: neither waits for a scrape.
     pub fn register(&self, scope: Scope, source: Arc<dyn Source>) -> Registration {
         let id = self.0.next.fetch_add(1, Relaxed);
-        lock(&self.0.news).push(News::Come(id, scope, source));
+        self.0.tell(News::Come(id, scope, source));
         Registration {
             id,
             registry: Arc::downgrade(&self.0),
@@ -194,16 +198,39 @@ impl Registry {
     /// The state with all news taken in.
     fn settled(&self) -> MutexGuard<'_, State> {
         let mut state = lock(&self.0.state);
-        let news = std::mem::take(&mut *lock(&self.0.news));
+        self.0.take_in(&mut state);
+        state
+    }
+}
+
+impl Shared {
+    /// Notes news. When many have gathered they are taken in at once, unless a scrape is under way: nobody waits for that.
+    fn tell(&self, news: News) {
+        let gathered = {
+            let mut all = lock(&self.news);
+            all.push(news);
+            all.len()
+        };
+        if gathered < NEWS {
+            return;
+        }
+        match self.state.try_lock() {
+            Ok(mut state) => self.take_in(&mut state),
+            Err(TryLockError::Poisoned(state)) => self.take_in(&mut state.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+
+    fn take_in(&self, state: &mut State) {
+        let news = std::mem::take(&mut *lock(&self.news));
         for news in news {
             match news {
                 News::Come(id, scope, source) => {
-                    state.come(id, scope, source, self.0.config.label_limit);
+                    state.come(id, scope, source, self.config.label_limit);
                 }
                 News::Gone(id) => state.gone(id),
             }
         }
-        state
     }
 }
 
@@ -365,5 +392,50 @@ fn add_items(items: &mut Vec<Item>, more: &[Item], wanted: Wanted) {
             Some(have) => have.value.add(&item.value),
             None => items.push(item.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Some64KiB([u8; 64 * 1024]);
+
+    impl Source for Some64KiB {
+        fn collect(&self, out: &mut Collector<'_>) {
+            out.counter("requests", u64::from(self.0[0]));
+        }
+    }
+
+    #[test]
+    fn what_comes_and_goes_while_nobody_looks_is_not_kept() {
+        let registry = Registry::new();
+        let mut sources = Vec::new();
+        for n in 0..10 * NEWS {
+            let source = Arc::new(Some64KiB([1; 64 * 1024]));
+            sources.push(Arc::downgrade(&source));
+            drop(registry.register(Scope::service("out", &format!("/svc/{n}")), source));
+        }
+        assert!(lock(&registry.0.news).len() <= NEWS);
+        let alive = sources.iter().filter(|one| one.strong_count() > 0).count();
+        assert!(alive <= NEWS, "{alive} sources");
+        assert!(registry.read(Wanted::ALL).is_empty());
+    }
+
+    #[test]
+    fn a_look_that_takes_long_holds_up_nobody_and_nothing_is_lost() {
+        let registry = Registry::new();
+        let looking = lock(&registry.0.state);
+        let kept: Vec<_> = (0..NEWS + 10)
+            .map(|n| {
+                let scope = Scope::service("out", &format!("/svc/{}", n % 100));
+                registry.register(scope, Arc::new(Some64KiB([1; 64 * 1024])))
+            })
+            .collect();
+        drop(looking);
+        let values = registry.read(Wanted::ALL);
+        assert_eq!(values.len(), 100);
+        drop(kept);
+        assert!(registry.read(Wanted::ALL).is_empty());
     }
 }

@@ -119,18 +119,19 @@ impl Source for Everything {
             }
         }
         out.our_gauge("rutter_retry_budget_ratio", &[], 0.5);
-        out.our_gauge(
-            "rutter_namer_watch_age_seconds",
-            &[("namer", "io.l5d.k8s")],
-            0.5,
-        );
-        for watch in [
-            "rutter_namer_watch_events_total",
-            "rutter_namer_watch_errors_total",
-            "rutter_namer_watch_lists_total",
-            "rutter_namer_watch_repairs_total",
-        ] {
-            out.ours(watch, &[("namer", "io.l5d.k8s")], 1);
+        // What the namers' watches and their snapshots report.
+        for family in FAMILIES {
+            let is_watch = family.name.starts_with("rutter_namer_watch_")
+                || family.name.starts_with("rutter_snapshot_");
+            match family.kind {
+                Kind::Counter if is_watch => {
+                    out.ours(family.name, &[("namer", "io.l5d.k8s")], 1);
+                }
+                Kind::Gauge if is_watch => {
+                    out.our_gauge(family.name, &[("namer", "io.l5d.k8s")], 0.5);
+                }
+                _ => {}
+            }
         }
         out.ours("rutter_spans_total", &[("result", "recorded")], 1);
         out.ours("rutter_delegations_total", &[("result", "neg")], 1);
