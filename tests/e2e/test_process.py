@@ -208,6 +208,7 @@ class Descriptors(unittest.TestCase):
                         crowd.append(socket.create_connection(("127.0.0.1", router.port), 5))
                     time.sleep(1)
                     self.assertIsNone(router.child.poll(), router.output()[-2000:])
+                    self.assertIn("cannot accept connections", router.output())
                     self.assertEqual(early.get().response()["status"], 200, "a connection from before goes on")
                     self.assertLess(cpu_seconds(router.pid, during=1), 0.5, "does not spin while it cannot accept")
                 finally:
