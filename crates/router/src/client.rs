@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use dtab::Path;
@@ -124,7 +125,28 @@ pub(crate) struct Upstream {
     pub(crate) reused: bool,
     made: Instant,
     idle_since: Instant,
-    _open: Open,
+    open: Open,
+}
+
+impl Upstream {
+    /// Writes of both, and counts it.
+    pub(crate) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        body: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let n = ready!(self.io.poll_write_two(cx, head, body))?;
+        self.open.0.sent.add(n as u64);
+        Poll::Ready(Ok(n))
+    }
+
+    /// Reads more into the buffer, and counts it.
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let n = ready!(self.io.poll_read(cx, &mut self.buffer))?;
+        self.open.0.received.add(n as u64);
+        Poll::Ready(Ok(n))
+    }
 }
 
 /// Counts an open connection while it lives.
@@ -302,7 +324,7 @@ impl Client {
                     reused: false,
                     made: began,
                     idle_since: began,
-                    _open: Open(Arc::clone(&self.stats)),
+                    open: Open(Arc::clone(&self.stats)),
                 })
             }
             Err(error) => {

@@ -345,7 +345,7 @@ impl<'a> Exchange<'a> {
             let head = &self.head[self.head_sent..];
             let body = &self.down.buffer.bytes()[self.body.sent..self.body.scanned];
             if !head.is_empty() || !body.is_empty() {
-                let n = match ready!(self.up.io.poll_write_two(cx, head, body)) {
+                let n = match ready!(self.up.poll_send(cx, head, body)) {
                     Ok(0) => {
                         return Poll::Ready(Err(SendError::Upstream(
                             io::ErrorKind::WriteZero.into(),
@@ -480,7 +480,7 @@ impl<'a> Exchange<'a> {
             }
             // `parse` refuses a head over its limit before the buffer is full.
             self.up.buffer.make_room(BLOCK_MAX.max(limits.head + BLOCK));
-            match ready!(self.up.io.poll_read(cx, &mut self.up.buffer)) {
+            match ready!(self.up.poll_receive(cx)) {
                 Ok(n) if n > 0 => self.heard = true,
                 ended => {
                     let unsent = self.head_sent < self.head.len();
@@ -570,7 +570,7 @@ impl<'a> Exchange<'a> {
                 self.up.buffer.widen(BLOCK_MAX);
             }
             self.up.buffer.make_room(BLOCK_MAX);
-            match ready!(self.up.io.poll_read(cx, &mut self.up.buffer)) {
+            match ready!(self.up.poll_receive(cx)) {
                 Ok(0) => match scanner.eof() {
                     Ok(()) if reframe == Reframe::Chunk => {
                         self.down.out.extend_from_slice(LAST_CHUNK);

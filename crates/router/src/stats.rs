@@ -91,6 +91,8 @@ pub(crate) struct ClientStats {
     pub(crate) connects: Cell,
     pub(crate) closes: Cell,
     pub(crate) connections: Gauge,
+    pub(crate) received: Cell,
+    pub(crate) sent: Cell,
     pub(crate) connect_latency: Histogram,
     pub(crate) failed_connect_latency: Histogram,
     /// Connections that were refused, not made in time, not made for another reason.
@@ -114,6 +116,8 @@ impl Default for ClientStats {
             connects: Cell::new(),
             closes: Cell::new(),
             connections: Gauge::new(),
+            received: Cell::new(),
+            sent: Cell::new(),
             connect_latency: Histogram::new(),
             failed_connect_latency: Histogram::new(),
             refused: Cell::new(),
@@ -159,6 +163,8 @@ impl Source for ClientStats {
         for (name, cell) in [
             ("connects", &self.connects),
             ("closes", &self.closes),
+            ("received_bytes", &self.received),
+            ("sent_bytes", &self.sent),
             ("loadbalancer/adds", &self.adds),
             ("loadbalancer/removes", &self.removes),
             ("loadbalancer/updates", &self.updates),

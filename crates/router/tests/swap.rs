@@ -116,28 +116,35 @@ fn an_ejected_endpoint_stays_ejected_and_what_has_other_settings_begins_anew() {
     assert!((0..50).all(|_| rig.ask(GET).contains(" 200 ")));
 }
 
+/// The sum over all series of our page whose names begin like this.
+fn count(rig: &Rig, name: &str) -> f64 {
+    let page = telemetry::metrics::ours::page(&rig.registry, Default::default());
+    let lines = page.lines().filter(|line| line.starts_with(name));
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
+}
+
+/// What is counted once an answer is out comes to this.
+#[track_caller]
+fn settles(rig: &Rig, name: &str, want: f64) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while count(rig, name) < want && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(count(rig, name), want, "{name}");
+}
+
 #[test]
 fn counters_go_on_through_a_change() {
     let mut rig = Rig::new();
     let _backend = rig.backend("web", always(OK));
-    let count = |rig: &Rig, name: &str| {
-        let page = telemetry::metrics::ours::page(&rig.registry, Default::default());
-        let lines = page.lines().filter(|line| line.starts_with(name));
-        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        values.sum::<f64>()
-    };
     let mut conn = rig.connect();
     for turn in 1..=6 {
         conn.send(GET);
         conn.response();
-        // A request is counted once its answer is out.
-        let end = Instant::now() + Duration::from_secs(10);
-        while count(&rig, "rutter_requests_total") < f64::from(turn) && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        assert_eq!(count(&rig, "rutter_requests_total"), f64::from(turn));
-        assert_eq!(count(&rig, "rutter_attempts_total"), f64::from(turn));
-        assert_eq!(count(&rig, "rutter_accepted_connections_total"), 1.0);
+        settles(&rig, "rutter_requests_total", f64::from(turn));
+        settles(&rig, "rutter_attempts_total", f64::from(turn));
+        settles(&rig, "rutter_accepted_connections_total", 1.0);
         let successor = match turn % 2 {
             0 => rig.successor(stamped),
             _ => rig.successor(|settings| {
@@ -155,8 +162,15 @@ fn counters_go_on_through_a_change() {
         };
         rig.swap(vec![successor]);
         assert_eq!(count(&rig, "rutter_requests_total"), f64::from(turn));
+        assert_eq!(count(&rig, "rutter_attempts_total"), f64::from(turn));
     }
     assert_eq!(count(&rig, "rutter_connections{router=\"out\",server"), 1.0);
+    let answered = 6.0 * OK.len() as f64;
+    let received = "rutter_received_bytes_total{router=\"out\",client";
+    assert_eq!(count(&rig, received), answered);
+    let asked = 6.0 * GET.len() as f64;
+    let sent = "rutter_sent_bytes_total{router=\"out\",client";
+    assert!(count(&rig, sent) > asked, "with what a router adds");
 }
 
 #[test]

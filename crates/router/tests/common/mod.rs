@@ -63,9 +63,11 @@ impl Interpreter for Table {
             .get(1)
             .map(ToString::to_string)
             .unwrap_or_default();
-        while name == "stuck" {
+        if name == "stuck" {
             self.1.store(true, Ordering::SeqCst);
-            std::thread::park();
+            loop {
+                std::thread::park();
+            }
         }
         Activity::Ok(match self.0.lock().unwrap().get(&name) {
             None => NameTree::Neg,
