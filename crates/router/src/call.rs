@@ -17,7 +17,8 @@ use crate::http1::RequestHead;
 use crate::routes::{Local, Service};
 use crate::stats::PairStats;
 
-/// One request, from its head to the end of its answer. Dropping it without an end counts it as given up by the client.
+/// One request, from its head to the end of its answer. Dropping it without an end counts it as given up by the client, or
+/// as a defect of ours when that is why it is dropped.
 pub(crate) struct Call<'a> {
     local: &'a Local,
     ends: &'a Ends,
@@ -26,6 +27,8 @@ pub(crate) struct Call<'a> {
     began_us: u64,
     /// The server span's.
     pub(crate) trace: TraceContext,
+    /// It is known whether the request is traced, and in which trace.
+    traced: bool,
     service: Option<Rc<Service>>,
     /// Of the branch that the last attempt went to.
     pair: Option<Arc<PairStats>>,
@@ -49,6 +52,7 @@ impl<'a> Call<'a> {
             began: Instant::now(),
             began_us: 0,
             trace: TraceContext::root(),
+            traced: false,
             service: None,
             pair: None,
             retries: 0,
@@ -62,6 +66,7 @@ impl<'a> Call<'a> {
 
     /// The context is known: the server's span continues the caller's trace, or begins one.
     pub(crate) fn context(&mut self, context: &Context) {
+        self.traced = true;
         let mut trace = context
             .trace
             .as_ref()
@@ -74,6 +79,19 @@ impl<'a> Call<'a> {
         self.trace = trace;
         if self.is_sampled() {
             self.began_us = now_us();
+        }
+    }
+
+    /// The request could not be read so far as to its context: it is a trace of its own. Nothing when there is a context.
+    pub(crate) fn no_context(&mut self) {
+        if self.traced {
+            return;
+        }
+        self.traced = true;
+        let reporting = &self.local.router.reporting;
+        reporting.sampling.decide(&mut self.trace, None);
+        if self.is_sampled() {
+            self.began_us = now_us().saturating_sub(self.began.elapsed().as_micros() as u64);
         }
     }
 
@@ -224,7 +242,11 @@ impl<'a> Call<'a> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.end(None, false, Some(Code::E126), None);
+            let code = match std::thread::panicking() {
+                true => Code::E140,
+                false => Code::E126,
+            };
+            self.end(None, false, Some(code), None);
         }
     }
 }

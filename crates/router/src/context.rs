@@ -13,6 +13,8 @@ use crate::settings::TracePropagator;
 pub(crate) struct Context {
     /// `l5d-ctx-dtab`, then `l5d-dtab`, so that the user's entries win.
     pub(crate) dtab: Dtab,
+    /// That dtab cannot be read: the request ends with this error.
+    pub(crate) refused: Option<RouteError>,
     /// Of the caller, if it sent one that can be read.
     pub(crate) trace: Option<TraceContext>,
     pub(crate) formats: Formats,
@@ -65,11 +67,7 @@ fn may_matter(name: &[u8]) -> bool {
 }
 
 /// Takes the context out of the head. With `clear` nothing is believed and every `l5d-*` header goes.
-pub(crate) fn take(
-    head: &mut RequestHead,
-    propagator: TracePropagator,
-    clear: bool,
-) -> Result<Context, RouteError> {
+pub(crate) fn take(head: &mut RequestHead, propagator: TracePropagator, clear: bool) -> Context {
     let propagation = propagation(propagator);
     let mut headers = Headers::default();
     let mut deadline: Option<Deadline> = None;
@@ -102,8 +100,12 @@ pub(crate) fn take(
     let formats = headers.formats(propagation);
     let sample_rate = headers.asked_rate(propagation);
     let dtab = match has_dtab && !clear {
-        true => own_dtab(head)?,
-        false => Dtab::empty(),
+        true => own_dtab(head),
+        false => Ok(Dtab::empty()),
+    };
+    let (dtab, refused) = match dtab {
+        Ok(dtab) => (dtab, None),
+        Err(error) => (Dtab::empty(), Some(error)),
     };
     if clear {
         deadline = None;
@@ -120,14 +122,15 @@ pub(crate) fn take(
                 || formats.replaces(name, propagation)
         });
     }
-    Ok(Context {
+    Context {
         dtab,
+        refused,
         trace,
         formats,
         sample_rate,
         deadline,
         hops,
-    })
+    }
 }
 
 /// Headers that this hop takes off, and those that it writes itself. Others that begin with `l5d-` pass.
@@ -191,7 +194,7 @@ mod tests {
     fn the_users_dtab_comes_behind_the_one_that_travels() {
         let mut head =
             head("l5d-dtab: /a => /c\r\nL5d-Ctx-Dtab: /a => /b\r\nl5d-dtab: /a => /d\r\n");
-        let context = take(&mut head, TracePropagator::Default, false).unwrap();
+        let context = take(&mut head, TracePropagator::Default, false);
         assert_eq!(context.dtab.to_string(), "/a=>/b;/a=>/c;/a=>/d");
         assert_eq!(names(&head), ["Host"]);
     }
@@ -203,7 +206,8 @@ mod tests {
             TracePropagator::Default,
             false,
         )
-        .unwrap_err();
+        .refused
+        .unwrap();
         assert!(
             matches!(
                 error,
@@ -220,7 +224,7 @@ mod tests {
     fn what_is_not_ours_passes() {
         let mut head =
             head("l5d-ctx-foo: 1\r\nl5d-dst-client: /fake\r\nl5d-reqid: 1\r\nx-b3-odd: 2\r\n");
-        take(&mut head, TracePropagator::Default, false).unwrap();
+        take(&mut head, TracePropagator::Default, false);
         assert_eq!(names(&head), ["Host", "l5d-ctx-foo", "x-b3-odd"]);
     }
 
@@ -229,7 +233,7 @@ mod tests {
         let mut head = head(
             "L5D-dtab: broken\r\nl5d-ctx-foo: 1\r\nl5D-Other: 1\r\nl5d-ctx-deadline: 1 2\r\nx: 1\r\n",
         );
-        let context = take(&mut head, TracePropagator::Default, true).unwrap();
+        let context = take(&mut head, TracePropagator::Default, true);
         assert_eq!(names(&head), ["Host", "x"]);
         assert!(context.dtab.is_empty() && context.deadline.is_none() && context.trace.is_none());
     }
@@ -237,7 +241,7 @@ mod tests {
     #[test]
     fn the_strictest_deadline_counts_and_one_that_cannot_be_read_passes() {
         let mut both = head("l5d-ctx-deadline: 10 90\r\nl5d-ctx-deadline: 20 80\r\n");
-        let context = take(&mut both, TracePropagator::Default, false).unwrap();
+        let context = take(&mut both, TracePropagator::Default, false);
         assert_eq!(
             context.deadline,
             Some(Deadline {
@@ -248,9 +252,7 @@ mod tests {
         assert_eq!(names(&both), ["Host"]);
         let mut junk = head("l5d-ctx-deadline: junk\r\n");
         assert_eq!(
-            take(&mut junk, TracePropagator::Default, false)
-                .unwrap()
-                .deadline,
+            take(&mut junk, TracePropagator::Default, false).deadline,
             None
         );
         assert_eq!(names(&junk), ["Host", "l5d-ctx-deadline"]);
@@ -259,11 +261,6 @@ mod tests {
     #[test]
     fn hops_are_counted_over_all_via_lines() {
         let mut head = head("Via: 1.1 a, 1.1 b\r\nvia: 1.0 c\r\n");
-        assert_eq!(
-            take(&mut head, TracePropagator::Default, false)
-                .unwrap()
-                .hops,
-            3
-        );
+        assert_eq!(take(&mut head, TracePropagator::Default, false).hops, 3);
     }
 }

@@ -15,9 +15,7 @@ use crate::classify::Verdict;
 use crate::client::{Client, ConnectError, Endpoint, Upstream};
 use crate::connection::{Ends, Job};
 use crate::context::{self, Context, Deadline};
-use crate::exchange::{
-    AttemptError, Downstream, Exchange, Forwarded, Reframe, RequestBody, drain,
-};
+use crate::exchange::{AttemptError, Downstream, Exchange, Forwarded, Reframe, RequestBody, drain};
 use crate::forwarded;
 use crate::http1::{Framing, Method, RequestHead, Version, strip_hop_by_hop, write_response};
 use crate::identify::{identify_head, without_segments};
@@ -81,12 +79,15 @@ async fn route(
     let settings = &local.router.settings;
     let server = &settings.servers[ends.server];
     let absolute = job.request.take_absolute_form(); // what a client with http_proxy sends
-    let context = context::take(
+    let mut context = context::take(
         &mut job.request,
         settings.trace_propagator,
         server.clear_context,
-    )?;
+    );
     call.context(&context);
+    if let Some(error) = context.refused.take() {
+        return Err(error);
+    }
     if context.hops > server.max_call_depth {
         return Err(RouteError::Loop {
             limit: server.max_call_depth,
@@ -321,6 +322,10 @@ struct Attempts<'a> {
     requeues: u32,
     retries: u32,
     waits: Waits,
+    /// A budget had no token for another attempt.
+    budget_spent: bool,
+    /// All endpoints were ejected, and until when the one is that was tried all the same.
+    ejected: Option<Instant>,
 }
 
 /// An attempt that got a connection.
@@ -413,6 +418,8 @@ impl<'a> Attempts<'a> {
             requeues: 0,
             retries: 0,
             waits: Waits::default(),
+            budget_spent: false,
+            ejected: None,
         }
     }
 
@@ -440,6 +447,11 @@ impl<'a> Attempts<'a> {
                 .pick(self.avoid, now, self.local.worker.micros(now));
             let endpoint = endpoint.ok_or_else(|| self.no_endpoint())?;
             self.refuse_own_listener(&endpoint)?;
+            if self.avoid.is_none() {
+                // An ejected endpoint is picked only when no other is left.
+                let until = endpoint.shared.health.ejected_until();
+                self.ejected = until.filter(|until| *until > now);
+            }
             let attempt = call.attempt();
             job.up.truncate(base);
             self.finish_head(job, &attempt);
@@ -508,9 +520,35 @@ impl<'a> Attempts<'a> {
                         self.back_off(down).await?;
                         continue;
                     }
-                    return Err(error);
+                    return Err(self.noted(error));
                 }
             }
+        }
+    }
+
+    /// A failure that is answered, with what else is to be known of it: all endpoints are ejected, no token was left.
+    fn noted(&self, error: RouteError) -> RouteError {
+        let noted = |error, code, note| RouteError::Noted {
+            error: Box::new(error),
+            code,
+            note,
+        };
+        let error = match self.ejected {
+            Some(until) => {
+                let left = until
+                    .saturating_duration_since(Instant::now())
+                    .as_secs_f64();
+                let note = format!(
+                    "of {}; this one for {left:.1} s more",
+                    self.client.shared.id
+                );
+                noted(error, Code::E113, note)
+            }
+            None => error,
+        };
+        match self.budget_spent {
+            true => noted(error, Code::E114, "it was not repeated again".into()),
+            false => error,
         }
     }
 
@@ -549,13 +587,7 @@ impl<'a> Attempts<'a> {
                 Err(error) => {
                     self.judge(&mut load, false, attempt.began.elapsed());
                     let error = self.connect_error(error, addr);
-                    return Err((
-                        Failed {
-                            error,
-                            again: true,
-                        },
-                        endpoint,
-                    ));
+                    return Err((Failed { error, again: true }, endpoint));
                 }
             },
         };
@@ -581,8 +613,7 @@ impl<'a> Attempts<'a> {
             }),
             Err(error) => {
                 // An endpoint may close a connection that was idle at the very moment when it is used again.
-                let stale =
-                    up.reused && !heard && matches!(error, AttemptError::Broken { .. });
+                let stale = up.reused && !heard && matches!(error, AttemptError::Broken { .. });
                 let (mut failed, at_fault) = self.attempt_error(error, addr, deadline);
                 failed.again |= stale && job.request.known_method().is_safe();
                 if at_fault && !stale {
@@ -781,6 +812,7 @@ impl<'a> Attempts<'a> {
             .flush(&self.client.shared.requeues, now);
         if !self.client.shared.requeues.withdraw(now) {
             self.client.stats.requeue_budget_exhausted.incr();
+            self.budget_spent = true;
             return false;
         }
         self.requeues += 1;
@@ -799,6 +831,7 @@ impl<'a> Attempts<'a> {
         service.deposits.flush(&service.shared.retries, now);
         if !service.shared.retries.withdraw(now) {
             service.stats.budget_exhausted.incr();
+            self.budget_spent = true;
             return false;
         }
         self.retries += 1;
@@ -989,8 +1022,8 @@ impl<'a> Attempts<'a> {
             Reframe::Unchunk => _ = response.remove("Transfer-Encoding"),
             Reframe::Chunk => response.append(b"Transfer-Encoding", b"chunked"),
         }
-        let until_close = job.client_http10
-            && (framing == Framing::UntilClose || reframe == Reframe::Unchunk);
+        let until_close =
+            job.client_http10 && (framing == Framing::UntilClose || reframe == Reframe::Unchunk);
         // An endpoint that refuses in the middle of an upload is not going to read its rest.
         let cut_short = (status >= 400 || !up_keeps) && body.is_far_from_complete();
         let keeps = job.client_keeps && !until_close && !cut_short;
@@ -1138,7 +1171,8 @@ async fn refuse(
     {
         after = After::Close;
     }
-    tracing::debug!(router = %settings.label, code = code.as_str(), "request refused");
+    tracing::debug!(router = %settings.label, client = %ends.peer, code = code.as_str(), %error, "request refused");
+    call.no_context();
     call.end(
         Some(error.status()),
         error.status() < 500,

@@ -163,6 +163,16 @@ pub enum RouteError {
         /// The bound name.
         id: Path,
     },
+    /// RT-E113, RT-E114: added to a failure, which keeps its own code.
+    #[error("{error}\n{code} {}: {note}", code.title())]
+    Noted {
+        /// The failure.
+        error: Box<RouteError>,
+        /// What is added.
+        code: Code,
+        /// In more words.
+        note: String,
+    },
 }
 
 impl RouteError {
@@ -186,6 +196,7 @@ impl RouteError {
             Self::ClientGone => Code::E126,
             Self::Closed { .. } => Code::E131,
             Self::BadResponse { .. } => Code::E133,
+            Self::Noted { error, .. } => error.code(),
         }
     }
 
@@ -195,13 +206,17 @@ impl RouteError {
             Self::BadHead(error) => error.status(),
             Self::Connect { .. } => 501,
             Self::BadBody(_) => 400,
+            Self::Noted { error, .. } => error.status(),
             _ => self.code().status().unwrap_or(502),
         }
     }
 
     /// Whether the request surely was not processed, so that whoever sent it may send it again.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::Closed { unsent: true, .. })
+        match self {
+            Self::Noted { error, .. } => error.retryable(),
+            _ => matches!(self, Self::Closed { unsent: true, .. }),
+        }
     }
 
     /// Whether the connection cannot be used any further: what follows in it is not known.

@@ -259,6 +259,33 @@ fn an_endpoint_that_fails_again_and_again_is_left_out() {
 }
 
 #[test]
+fn a_failure_says_that_all_endpoints_are_ejected_or_that_the_budget_is_spent() {
+    let rig = Rig::new();
+    rig.table.set("web", &[nobody()]);
+    let mut last = String::new();
+    for _ in 0..4 {
+        last = rig.ask("GET / HTTP/1.1\r\nHost: web\r\n\r\n");
+    }
+    is_error(&last, 502, "RT-E110");
+    assert!(last.contains("RT-E113 all endpoints are ejected"), "{last}");
+    assert!(values(&last, "l5d-err")[0].contains("RT-E113"), "{last}");
+    let rig = Rig::with(client(|part| {
+        part.requeue_budget = Some(BudgetSettings {
+            min_per_sec: 0,
+            percent: 0.0,
+            ttl: Duration::from_secs(10),
+        });
+    }));
+    rig.table.set("web", &[nobody()]);
+    let answer = rig.ask("GET / HTTP/1.1\r\nHost: web\r\n\r\n");
+    is_error(&answer, 502, "RT-E110");
+    assert!(
+        answer.contains("RT-E114 retry budget exhausted"),
+        "{answer}"
+    );
+}
+
+#[test]
 fn new_addresses_are_used_and_old_ones_no_more() {
     let rig = Rig::new();
     let one = rig.backend("web", always(OK));

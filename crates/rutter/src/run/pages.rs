@@ -267,7 +267,7 @@ fn row(request: RecentRequest) -> RequestRow {
         logical: request.logical_name.unwrap_or_default(),
         concrete: request.concrete_name.unwrap_or_default(),
         destination: addr(request.destination),
-        request: String::new(),
+        request: request.request.unwrap_or_default(),
         status: request
             .status
             .and_then(|status| status.parse().ok())

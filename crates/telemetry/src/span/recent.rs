@@ -28,6 +28,8 @@ pub struct RecentRequest {
     pub logical_name: Option<String>,
     /// The bound id, if it was bound.
     pub concrete_name: Option<String>,
+    /// Method and path of the last attempt; none when there was no attempt.
+    pub request: Option<String>,
     /// The endpoint of the last attempt.
     pub destination: Option<SocketAddr>,
     /// How many attempts were made.
@@ -118,6 +120,7 @@ fn request(span: &SpanRecord, last: Option<&SpanRecord>, attempts: usize) -> Rec
         concrete_name: last
             .and_then(|attempt| attempt.tag("client").or(Some(&*attempt.service)))
             .map(str::to_owned),
+        request: last.map(|attempt| attempt.name.to_string()),
         destination: last.and_then(|attempt| attempt.remote),
         attempts,
         duration_us: span.duration_us,
