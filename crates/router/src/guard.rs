@@ -17,7 +17,7 @@ use crate::settings::RouterSettings;
 pub(crate) struct Guard {
     /// Off where only this machine can connect.
     on: bool,
-    /// `/$/inet/HOST` and the like, as the configured dtab has them.
+    /// `/$/inet/HOST/PORT` and the like, as the configured dtab has them; without a port they mean all ports.
     written: Vec<Path>,
     /// Addresses of this node and of the control plane.
     protected: Vec<IpAddr>,
@@ -46,7 +46,7 @@ impl Guard {
             return None;
         }
         let named = literal(&leaf.id)?;
-        if self.written.contains(&named) {
+        if self.written.iter().any(|one| named.starts_with(one)) {
             return None;
         }
         let inside = |ip: IpAddr| is_inside(ip) || self.protected.contains(&ip.to_canonical());
@@ -57,23 +57,18 @@ impl Guard {
     }
 }
 
-/// The part of a path that names an address: `/$/inet/HOST`.
+/// The part of a path that names an address: `/$/inet/HOST/PORT`, or `/$/inet/HOST`.
 fn literal(path: &Path) -> Option<Path> {
     let names: Vec<_> = path.segments().iter().map(|one| one.as_str()).collect();
     let at = names.windows(2).position(|pair| {
-        pair[0] == Some("$")
-            && matches!(
-                pair[1],
-                Some("inet" | "fixedinet" | "io.buoyant.rinet")
-            )
+        pair[0] == Some("$") && matches!(pair[1], Some("inet" | "fixedinet" | "io.buoyant.rinet"))
     })?;
-    // The host stands behind the port in `/$/io.buoyant.rinet/PORT/HOST`.
-    let length = if names[at + 1] == Some("io.buoyant.rinet") {
-        4
-    } else {
-        3
+    // The host stands behind the port in `/$/io.buoyant.rinet/PORT/HOST`: with less, it names no address.
+    let least = match names[at + 1] {
+        Some("io.buoyant.rinet") => 4,
+        _ => 3,
     };
-    Some(path.drop(at).take(length))
+    (names.len() >= at + least).then(|| path.drop(at).take(4))
 }
 
 fn collect(tree: &NameTree<Path>, into: &mut Vec<Path>) {
@@ -155,6 +150,13 @@ mod tests {
         assert!(!refused(&open, "/$/inet/127.0.0.1/8001", "127.0.0.1:8001"));
         assert!(!refused(&open, "/$/inet/10.0.0.1/443", "10.0.0.1:443"));
         assert!(refused(&open, "/$/inet/127.0.0.2/8001", "127.0.0.2:8001"));
+        // Another port of an address that is written with its port is another place.
+        assert!(refused(&open, "/$/inet/127.0.0.1/9990", "127.0.0.1:9990"));
+        let all = guard("0.0.0.0:4140", "/svc => /$/inet/127.0.0.1");
+        assert!(!refused(&all, "/$/inet/127.0.0.1/9990", "127.0.0.1:9990"));
+        let none = guard("0.0.0.0:4140", "/svc => /$/io.buoyant.rinet/80");
+        let id = "/$/io.buoyant.rinet/80/127.0.0.1";
+        assert!(refused(&none, id, "127.0.0.1:80"));
         let local = guard("127.0.0.1:4140", "/svc => /$/inet");
         assert!(!refused(&local, "/$/inet/127.0.0.1/9990", "127.0.0.1:9990"));
     }

@@ -228,7 +228,9 @@ impl Pool {
     }
 
     fn take(&self, size: usize) -> Box<[u8]> {
-        let kept = self.shelf(size).and_then(|(shelf, _)| shelf.borrow_mut().pop());
+        let kept = self
+            .shelf(size)
+            .and_then(|(shelf, _)| shelf.borrow_mut().pop());
         kept.unwrap_or_else(|| vec![0; size].into_boxed_slice())
     }
 

@@ -48,7 +48,48 @@ pub struct Router {
 }
 
 /// What is known of names as long as some worker holds it, with its registration for metrics.
-type Known<T> = HashMap<Path, (Weak<T>, Arc<Registration>)>;
+struct Known<T> {
+    names: HashMap<Path, (Weak<T>, Arc<Registration>)>,
+    /// When there are so many, those that nobody holds any more go: a new name costs the same however many there are.
+    prune_at: usize,
+}
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self {
+            names: HashMap::new(),
+            prune_at: 0,
+        }
+    }
+}
+
+impl<T> Clone for Known<T> {
+    fn clone(&self) -> Self {
+        Self {
+            names: self.names.clone(),
+            prune_at: self.prune_at,
+        }
+    }
+}
+
+impl<T> Known<T> {
+    fn get(&self, path: &Path) -> Option<Arc<T>> {
+        self.names.get(path).and_then(|(one, _)| one.upgrade())
+    }
+
+    fn insert(&mut self, path: Path, one: &Arc<T>, registration: Registration) {
+        if self.names.len() >= self.prune_at {
+            self.prune();
+        }
+        let entry = (Arc::downgrade(one), Arc::new(registration));
+        self.names.insert(path, entry);
+    }
+
+    fn prune(&mut self) {
+        self.names.retain(|_, (one, _)| one.strong_count() > 0);
+        self.prune_at = 2 * self.names.len() + 64;
+    }
+}
 
 /// What all workers share of one logical name.
 pub(crate) struct ServiceShared {
@@ -164,6 +205,7 @@ impl Router {
         let now = Instant::now();
         let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let mut states: Vec<_> = clients
+            .names
             .values()
             .filter_map(|(client, _)| client.upgrade())
             .map(|client| ClientState {
@@ -189,18 +231,16 @@ impl Router {
     pub(crate) fn client(&self, id: &Path) -> Arc<ClientShared> {
         let settings = self.settings.client.resolve(id);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = clients.get(id).and_then(|(client, _)| client.upgrade());
-        let new = match known {
+        let new = match clients.get(id) {
             Some(known) if known.settings == settings => return known,
             Some(former) => ClientShared::successor(&former, settings),
             None => ClientShared::new(id.clone(), settings, self.workers),
         };
-        clients.retain(|_, (client, _)| client.strong_count() > 0);
         let new = Arc::new(new);
         let scope = Scope::client(&self.settings.label, &id.to_string());
         let source = Arc::new(ClientSource(Arc::downgrade(&new)));
         let registration = self.reporting.registry.register(scope, source);
-        clients.insert(id.clone(), (Arc::downgrade(&new), Arc::new(registration)));
+        clients.insert(id.clone(), &new, registration);
         new
     }
 
@@ -208,16 +248,13 @@ impl Router {
     pub(crate) fn service(&self, path: &Path) -> Arc<ServiceShared> {
         let settings = self.settings.service.resolve(path);
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = services
-            .get(path)
-            .and_then(|(service, _)| service.upgrade());
+        let known = services.get(path);
         let resolved = known.as_ref().is_some_and(|known| known.is_resolved());
         if let Some(known) = known
             && known.settings == settings
         {
             return known;
         }
-        services.retain(|_, (service, _)| service.strong_count() > 0);
         let retries = Budget::new(settings.retry_budget, Instant::now());
         let new = Arc::new(ServiceShared {
             path: path.clone(),
@@ -228,16 +265,16 @@ impl Router {
         let scope = Scope::service(&self.settings.label, &path.to_string());
         let source = Arc::new(ServiceSource(Arc::downgrade(&new)));
         let registration = self.reporting.registry.register(scope, source);
-        services.insert(path.clone(), (Arc::downgrade(&new), Arc::new(registration)));
+        services.insert(path.clone(), &new, registration);
         new
     }
 
     /// Forgets clients and services that no worker has any more, and their gauges with them.
     pub(crate) fn prune(&self) {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.retain(|_, (client, _)| client.strong_count() > 0);
+        clients.prune();
         let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        services.retain(|_, (service, _)| service.strong_count() > 0);
+        services.prune();
     }
 
     /// Takes a place among a server's requests; `None` when the limit is reached.

@@ -27,6 +27,8 @@ mod succession;
 
 use succession::Former;
 
+type Routes = HashMap<Box<[u8]>, Rc<Route>, RandomState>;
+
 /// A worker's part of a router.
 pub(crate) struct Local {
     pub(crate) router: Arc<Router>,
@@ -35,10 +37,15 @@ pub(crate) struct Local {
     /// Of heads, both ways.
     pub(crate) limits: Limits,
     registration: Rc<Registration>,
-    routes: RefCell<HashMap<Box<[u8]>, Rc<Route>, RandomState>>,
+    routes: RefCell<Routes>,
+    /// Those under a dtab that the request brought along.
+    own_routes: RefCell<Routes>,
     /// What routes of this router's predecessor were, until they are made anew.
     former: RefCell<HashMap<Box<[u8]>, Former, RandomState>>,
+    /// Of names that lead somewhere.
     services: RefCell<HashMap<Path, Rc<Service>, RandomState>>,
+    /// Of names that lead nowhere so far, the younger and the older ones: counted as Linkerd does, but not for long.
+    strangers: RefCell<[HashMap<Path, Rc<Service>, RandomState>; 2]>,
     clients: RefCell<HashMap<Path, Rc<Client>, RandomState>>,
     registrations: RefCell<HashMap<Path, Rc<Registration>, RandomState>>,
 }
@@ -94,11 +101,14 @@ pub(crate) enum To {
     Forbidden(SocketAddr),
 }
 
-/// Names a worker counts before it looks which of them lead nowhere.
-const SERVICES: usize = 4096;
+/// Names that lead nowhere of which a worker keeps the counters, twice: more push the older ones out.
+const STRANGERS: usize = 64;
 
 /// Routes a worker keeps at the most; the least lately used half goes when there are more.
 const ROUTES: usize = 20_000;
+
+/// Of those under requests' own dtabs: whoever sends another one each time fills no memory.
+const OWN_ROUTES: usize = 500;
 
 impl Local {
     pub(crate) fn new(router: Arc<Router>, worker: Rc<Worker>) -> Rc<Self> {
@@ -129,8 +139,10 @@ impl Local {
             stats,
             registration,
             routes: RefCell::default(),
+            own_routes: RefCell::default(),
             former: RefCell::default(),
             services: RefCell::default(),
+            strangers: RefCell::default(),
             clients: RefCell::default(),
             registrations: RefCell::default(),
             router,
@@ -147,7 +159,11 @@ impl Local {
             key.extend_from_slice(own.to_string().as_bytes());
         }
         let seconds = self.worker.seconds.get();
-        if let Some(route) = self.routes.borrow().get(&key[..]) {
+        let kept = match own.is_empty() {
+            true => &self.routes,
+            false => &self.own_routes,
+        };
+        if let Some(route) = kept.borrow().get(&key[..]) {
             route.used.set(seconds);
             return Rc::clone(route);
         }
@@ -163,27 +179,47 @@ impl Local {
             used: Cell::new(seconds),
         });
         // A name that leads nowhere leaves nothing behind here: whoever makes names up fills no table.
-        if matches!(&*route.tree(self), Tree::Bound(tree) if !matches!(tree, NameTree::Neg)) {
-            self.keep(key, &route);
+        if route.tree(self).leads_somewhere() {
+            self.acquaint(&route.service);
+            let most = if own.is_empty() { ROUTES } else { OWN_ROUTES };
+            keep(&mut kept.borrow_mut(), most, key, &route);
         }
         route
     }
 
-    /// Remembers a route that turned out to lead somewhere.
-    fn keep(&self, key: &[u8], route: &Rc<Route>) {
-        let mut routes = self.routes.borrow_mut();
-        if routes.len() >= ROUTES {
-            let mut ages: Vec<_> = routes.values().map(|route| route.used.get()).collect();
-            let middle = ages.len() / 2;
-            let (_, &mut median, _) = ages.select_nth_unstable(middle);
-            routes.retain(|_, route| route.used.get() > median);
+    /// The name led somewhere: its counters are kept as long as it is used.
+    fn acquaint(&self, service: &Rc<Service>) {
+        let path = &service.shared.path;
+        for some in self.strangers.borrow_mut().iter_mut() {
+            some.remove(path);
         }
-        routes.insert(key.into(), Rc::clone(route));
+        let mut services = self.services.borrow_mut();
+        if !services.contains_key(path) {
+            services.insert(path.clone(), Rc::clone(service));
+        }
+    }
+
+    /// The older strangers go, the younger ones are the older ones now. How many went.
+    fn forget_strangers(&self) -> usize {
+        let mut strangers = self.strangers.borrow_mut();
+        let [young, old] = &mut *strangers;
+        std::mem::swap(young, old);
+        let gone = young.len();
+        young.clear();
+        gone
     }
 
     fn service(&self, path: &Path) -> Rc<Service> {
-        if let Some(known) = self.services.borrow().get(path) {
-            return Rc::clone(known);
+        let strangers = self.strangers.borrow();
+        let known = self.services.borrow().get(path).cloned();
+        let known = known.or_else(|| strangers.iter().find_map(|some| some.get(path).cloned()));
+        if let Some(known) = known {
+            return known;
+        }
+        let full = strangers[0].len() >= STRANGERS;
+        drop(strangers);
+        if full {
+            self.forget_strangers();
         }
         let stats = Arc::new(ServiceStats::default());
         let label = &self.router.settings.label;
@@ -199,15 +235,7 @@ impl Local {
             stats,
             deposits: Deposits::default(),
         });
-        if self.services.borrow().len() >= SERVICES {
-            // Names that lead nowhere are let go at once when there are many.
-            self.services
-                .borrow_mut()
-                .retain(|_, service| Rc::strong_count(service) > 1);
-        }
-        self.services
-            .borrow_mut()
-            .insert(path.clone(), Rc::clone(&service));
+        self.strangers.borrow_mut()[0].insert(path.clone(), Rc::clone(&service));
         service
     }
 
@@ -240,15 +268,24 @@ impl Local {
     fn branch(&self, service: &Service, leaf: &Leaf, known: &[Rc<Branch>]) -> Rc<Branch> {
         let to = match &leaf.to {
             LeafTarget::Status(status) => To::Status(*status),
-            LeafTarget::Addr(addr) => {
-                let client = self.client(&leaf.id);
-                client.update(addr);
-                match (leaf.cause(), self.router.guard.forbidden(leaf)) {
-                    (Some(cause), _) => To::Nowhere(cause),
-                    (None, Some(address)) => To::Forbidden(address),
-                    (None, None) => self.to_client(service, leaf, client, known),
+            LeafTarget::Addr(addr) => match (leaf.cause(), self.router.guard.forbidden(leaf)) {
+                (None, None) => {
+                    let client = self.client(&leaf.id);
+                    client.update(addr);
+                    self.to_client(service, leaf, client, known)
                 }
-            }
+                (cause, forbidden) => {
+                    // No client is made of what cannot be reached, but one that is there is told.
+                    let there = self.clients.borrow().get(&leaf.id).cloned();
+                    if let Some(client) = there {
+                        client.update(addr);
+                    }
+                    match (cause, forbidden) {
+                        (None, Some(address)) => To::Forbidden(address),
+                        (cause, _) => To::Nowhere(cause.unwrap_or(Cause::Neg)),
+                    }
+                }
+            },
         };
         let mut headers = format!(
             "l5d-dst-service: {}\r\nl5d-dst-client: {}\r\n",
@@ -321,13 +358,16 @@ impl Local {
             return;
         }
         let idle = self.router.settings.binding_idle.as_secs();
-        self.routes.borrow_mut().retain(|_, route| {
-            route.binding.touch();
-            seconds.saturating_sub(route.used.get()) < idle
-        });
+        for routes in [&self.routes, &self.own_routes] {
+            routes.borrow_mut().retain(|_, route| {
+                route.binding.touch();
+                seconds.saturating_sub(route.used.get()) < idle
+            });
+        }
         self.former
             .borrow_mut()
             .retain(|_, former| seconds.saturating_sub(former.used) < idle);
+        let gone = self.forget_strangers();
         let before = self.clients.borrow().len() + self.services.borrow().len();
         // What only these maps hold belongs to no route any more.
         self.services
@@ -340,9 +380,35 @@ impl Local {
         self.registrations
             .borrow_mut()
             .retain(|id, _| clients.contains_key(id));
-        if clients.len() + self.services.borrow().len() < before {
+        if gone > 0 || clients.len() + self.services.borrow().len() < before {
             self.router.prune();
         }
+    }
+}
+
+/// Remembers a route that turned out to lead somewhere.
+fn keep(routes: &mut Routes, most: usize, key: &[u8], route: &Rc<Route>) {
+    if routes.len() >= most {
+        let mut ages: Vec<_> = routes.values().map(|route| route.used.get()).collect();
+        let middle = ages.len() / 2;
+        let (_, &mut median, _) = ages.select_nth_unstable(middle);
+        routes.retain(|_, route| route.used.get() > median);
+    }
+    routes.insert(key.into(), Rc::clone(route));
+}
+
+impl Tree {
+    /// Whether some branch ends at something that exists, if only without an endpoint at the moment.
+    fn leads_somewhere(&self) -> bool {
+        let Self::Bound(tree) = self else {
+            return false;
+        };
+        let mut all = Vec::new();
+        branches(tree, &mut all);
+        all.iter().any(|branch| match &branch.to {
+            To::Client { .. } | To::Nowhere(Cause::AddrEmpty | Cause::AddrNeg) => true,
+            To::Status(_) | To::Forbidden(_) | To::Nowhere(_) => false,
+        })
     }
 }
 

@@ -390,7 +390,9 @@ fn a_connection_that_closes_as_it_is_used_again_costs_a_get_nothing_and_a_post_i
     // The second request on a connection is read, and the connection closed without a word.
     rig.backend("web", move |conn, _| {
         for last in [false, true] {
-            let Some(request) = conn.request() else { return };
+            let Some(request) = conn.request() else {
+                return;
+            };
             seen.send(request.split(' ').next().unwrap().to_owned())
                 .unwrap();
             if last {

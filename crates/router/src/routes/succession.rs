@@ -82,7 +82,8 @@ impl Local {
         for (key, old) in before.former.borrow().iter() {
             take(key, &old.service.shared.path, &old.tree, old.used);
         }
-        for (key, route) in before.routes.borrow().iter() {
+        let (routes, own) = (before.routes.borrow(), before.own_routes.borrow());
+        for (key, route) in routes.iter().chain(own.iter()) {
             let path = &route.service.shared.path;
             take(key, path, &route.tree.borrow(), route.used.get());
         }
