@@ -238,7 +238,11 @@ fn why_tells_the_way_and_the_verdict() {
         ("/config.json", 200, CONFIG),
         ("/delegator.json?namespace=out&path=/svc/web&", 200, BOUND),
         ("/delegator.json?namespace=out&path=/svc/wbe&", 200, NEG),
-        ("/near.json?router=out&path=/svc/wbe", 200, r#"{"near": "/svc/web"}"#),
+        (
+            "/near.json?router=out&path=/svc/wbe",
+            200,
+            r#"{"near": "/svc/web"}"#,
+        ),
     ]);
     let (code, out, err) = ends(rutter().args(["why", "http://web/x", "--admin", &admin]));
     assert_eq!(code, 0, "{err}");

@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let change = if args.undo {
         Change::Undo
     } else {
-        Change::Add(proxy)
+        Change::Add(Box::new(proxy))
     };
     let stdin = ["-".to_owned()];
     let files = if args.files.is_empty() {

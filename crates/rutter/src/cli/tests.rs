@@ -187,11 +187,7 @@ fn shown_texts() -> Vec<(String, String)> {
 /// The command lines in a text that are marked as such: behind a backtick, a prompt, or `Examples:` of a help.
 fn command_lines(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
-    for mark in [
-        "`rutter ",
-        "$ rutter ",
-        "\\n  rutter ",
-    ] {
+    for mark in ["`rutter ", "$ rutter ", "\\n  rutter "] {
         for (at, _) in text.match_indices(mark) {
             let line = &text[at + mark.len()..];
             let end = line

@@ -104,7 +104,7 @@ const FAULTS: &[Fault] = &[
         },
     ),
     ("no DaemonSet", "RT-C020", "no DaemonSet of routers", |w| {
-        w.delete("daemonsets", "rutter")
+        w.delete("daemonsets", "rutter");
     }),
     (
         "the transformer's Service is gone",
@@ -120,7 +120,7 @@ const FAULTS: &[Fault] = &[
         "wants port incoming of Service mesh/rutter, which has inbound (4141)",
         |w| {
             w.change("services", "rutter", |s| {
-                s["spec"]["ports"][0]["name"] = json!("inbound")
+                s["spec"]["ports"][0]["name"] = json!("inbound");
             });
         },
     ),
@@ -130,7 +130,7 @@ const FAULTS: &[Fault] = &[
         "its selector",
         |w| {
             w.change("services", "rutter", |s| {
-                s["spec"]["selector"] = json!({"app": "router"})
+                s["spec"]["selector"] = json!({"app": "router"});
             });
             w.change("endpointslices", "rutter-x", |s| s["endpoints"] = json!([]));
         },
@@ -169,7 +169,7 @@ const FAULTS: &[Fault] = &[
         },
     ),
     ("POD_IP is not set", "RT-C027", "does not set POD_IP", |w| {
-        w.without_variable("POD_IP")
+        w.without_variable("POD_IP");
     }),
     (
         "NODE_NAME is not set",
@@ -189,7 +189,7 @@ const FAULTS: &[Fault] = &[
         "has no config.yaml",
         |w| {
             w.change("configmaps", "rutter", |c| {
-                c["data"] = json!({"linkerd.yaml": "x"})
+                c["data"] = json!({"linkerd.yaml": "x"});
             });
         },
     ),
@@ -203,11 +203,11 @@ const FAULTS: &[Fault] = &[
         });
     }),
     ("a rule leads to no namer", "RT-C061", "RT-D04", |w| {
-        w.dtab("/srv =>", "/x => /#/io.l5d.consul/dc ;\n    /srv =>")
+        w.dtab("/srv =>", "/x => /#/io.l5d.consul/dc ;\n    /srv =>");
     }),
     ("two images", "RT-C029", "rutter:0.2 on n2", |w| {
         w.change("pods", "rutter-n2", |p| {
-            p["spec"]["containers"][0]["image"] = json!("rutter:0.2")
+            p["spec"]["containers"][0]["image"] = json!("rutter:0.2");
         });
     }),
     ("no hostPort", "RT-C030", "port 4140 has no hostPort", |w| {
@@ -247,7 +247,7 @@ const FAULTS: &[Fault] = &[
         "Service default/world-v1",
         |w| {
             w.change("endpointslices", "world-v1-x", |s| {
-                s["endpoints"][0]["conditions"]["ready"] = json!(false)
+                s["endpoints"][0]["conditions"]["ready"] = json!(false);
             });
         },
     ),
@@ -314,14 +314,14 @@ const FAULTS: &[Fault] = &[
         },
     ),
     ("no_proxy lacks localhost", "RT-C035", "no_proxy", |w| {
-        w.variable("hello-1", "no_proxy", json!({"value": "a,b"}))
+        w.variable("hello-1", "no_proxy", json!({"value": "a,b"}));
     }),
     ("http_proxy refers to nothing", "RT-C036", "$(NODE)", |w| {
-        w.proxy("hello-1", "http://$(NODE):4140")
+        w.proxy("hello-1", "http://$(NODE):4140");
     }),
     ("capitals only", "RT-C037", "HTTP_PROXY", |w| {
         w.change("pods", "hello-1", |p| {
-            p["spec"]["containers"][0]["env"][1]["name"] = json!("HTTP_PROXY")
+            p["spec"]["containers"][0]["env"][1]["name"] = json!("HTTP_PROXY");
         });
     }),
     (
@@ -432,7 +432,8 @@ fn what_a_user_may_not_see_is_no_finding() {
 fn before_the_installation_the_ports_rights_and_levels_are_looked_at() {
     let (status, found) = check(&["--pre", "--api", &World::empty().serve()]);
     assert_eq!((status, found), (0, vec![]));
-    let faults: [(&str, &str, fn(&mut World)); 4] = [
+    type BeforeFault = (&'static str, &'static str, fn(&mut World));
+    let faults: [BeforeFault; 4] = [
         (
             "RT-C080",
             "port 4140 is taken by DaemonSet linkerd/l5d on n1",
@@ -444,11 +445,11 @@ fn before_the_installation_the_ports_rights_and_levels_are_looked_at() {
         ("RT-C081", "enforces pod security level restricted", |w| {
             w.change("namespaces", "default", |n| {
                 n["metadata"]["labels"] =
-                    json!({"pod-security.kubernetes.io/enforce": "restricted"})
+                    json!({"pod-security.kubernetes.io/enforce": "restricted"});
             });
         }),
         ("RT-C011", "may not create clusterroles", |w| {
-            w.deny("create", "clusterroles")
+            w.deny("create", "clusterroles");
         }),
         (
             "RT-C011",

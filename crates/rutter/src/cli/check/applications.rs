@@ -267,7 +267,8 @@ fn settings(env: &Env) -> Vec<Mistake> {
         none.split(',')
             .any(|one| one.trim() == name || one.trim() == "*")
     };
-    if !none.contains("{elsewhere}") && !(has("localhost") && has("127.0.0.1")) {
+    let whole = has("localhost") && has("127.0.0.1");
+    if !whole && !none.contains("{elsewhere}") {
         found.push(mistake(
             Check::C035,
             "no_proxy has not both localhost and 127.0.0.1",

@@ -485,7 +485,7 @@ impl Installation {
             });
             match (on_host, local) {
                 (true, _) => {
-                    report.ok(R, format!("pods reach port {port} at their node's address"))
+                    report.ok(R, format!("pods reach port {port} at their node's address"));
                 }
                 (false, Some(service)) => report.ok(
                     R,

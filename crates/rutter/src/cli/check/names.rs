@@ -188,10 +188,9 @@ async fn service_is_there(
             return false;
         }
     };
-    let ports: Vec<String> = list(&object["spec"], "ports")
-        .map(|p| port_name(p))
-        .collect();
-    let fits = |p: &Value| text(p, "name") == port || p["port"].to_string() == port;
+    let ports: Vec<String> = list(&object["spec"], "ports").map(port_name).collect();
+    let number = port.parse::<u16>().ok();
+    let fits = |p: &Value| text(p, "name") == port || number.is_some_and(|n| p["port"] == n);
     if !list(&object["spec"], "ports").any(fits) {
         let there = if ports.is_empty() {
             "none".to_owned()

@@ -170,7 +170,7 @@ async fn pod_security(kube: &Kube, namespace: &str, report: &mut Report) {
         }
         Found::Missing => report.note(R, format!("namespace {namespace} does not exist yet")),
         Found::Unknown(why) => {
-            report.note(R, format!("namespace {namespace} was not looked at: {why}"))
+            report.note(R, format!("namespace {namespace} was not looked at: {why}"));
         }
     }
 }

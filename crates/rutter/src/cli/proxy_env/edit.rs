@@ -21,7 +21,7 @@ const OWN_LABEL: (&str, &str) = ("app.kubernetes.io/name", "rutter");
 #[derive(Debug)]
 pub(super) enum Change {
     /// Put the variables in.
-    Add(Proxy),
+    Add(Box<Proxy>),
     /// Take them out.
     Undo,
 }
@@ -141,7 +141,9 @@ pub(super) fn document(
                 changed += usize::from(!matches!(plan, Plan::Nothing));
                 let place = meant.pointer_mut(&container.pointer);
                 let json = plan.apply(json);
-                place.map(|place| *place = json);
+                if let Some(place) = place {
+                    *place = json;
+                }
                 edits.extend(plan.edits(&text, container.node, container.dash_deeper)?);
             }
         }
@@ -553,7 +555,9 @@ fn remove_flow(
     let mut edits = Vec::new();
     for &i in places {
         let end = flow_end(text, items[i].place.offset)?;
-        edits.push(cut(items[i].place.offset..past_comma(text, items[i].place.offset, end)));
+        edits.push(cut(
+            items[i].place.offset..past_comma(text, items[i].place.offset, end)
+        ));
     }
     Ok(edits)
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn add() -> Change {
-    Change::Add(Proxy::new(4140, None, &[]).unwrap())
+    Change::Add(Box::new(Proxy::new(4140, None, &[]).unwrap()))
 }
 
 fn apply(text: &str, change: &Change) -> String {
@@ -162,7 +162,9 @@ fn twice_is_once_and_undo_brings_back_what_was_there() {
 
 #[test]
 fn another_port_takes_the_place_of_the_one_before() {
-    let other = Change::Add(Proxy::new(4150, None, &[".corp".to_owned()]).unwrap());
+    let other = Change::Add(Box::new(
+        Proxy::new(4150, None, &[".corp".to_owned()]).unwrap(),
+    ));
     for (form, text) in forms() {
         let with = apply(&apply(&text, &add()), &other);
         assert!(
@@ -175,7 +177,9 @@ fn another_port_takes_the_place_of_the_one_before() {
 
 #[test]
 fn a_service_is_named_in_full() {
-    let change = Change::Add(Proxy::new(4140, Some("rutter.mesh"), &[]).unwrap());
+    let change = Change::Add(Box::new(
+        Proxy::new(4140, Some("rutter.mesh"), &[]).unwrap(),
+    ));
     let with = apply(DEPLOYMENT, &change);
     assert!(
         with.contains("value: \"rutter.mesh.svc.cluster.local\""),
