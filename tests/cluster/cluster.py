@@ -62,7 +62,8 @@ class Cluster:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def bring_up(self):
-        run("ip", "link", "add", "nodes", "type", "bridge")
+        # An address of its own: it would otherwise take a port's, and change it when that node loses its power.
+        run("ip", "link", "add", "nodes", "address", "02:00:ac:1e:00:0a", "type", "bridge")
         run("ip", "address", "add", f"{control_plane.ADDRESS}/24", "dev", "nodes")
         run("ip", "link", "set", "nodes", "up")
         run("sysctl", "-qw", "net.ipv4.ip_forward=1")

@@ -3,6 +3,7 @@ import collections
 import contextlib
 import dataclasses
 import pathlib
+import re
 import time
 
 from harness.router import until
@@ -68,6 +69,10 @@ class Told:
         return cls(record["kind"], node, begun, begun + record["tookMs"] / 1000, record.get("lost", ""), record.get("pod", ""),
                    record.get("node", ""), record.get("reused", False), record["id"])
 
+    def reason(self):
+        """Why, in a few words that many have in common."""
+        return " ".join(re.sub(r'^\w+ "[^"]*": |:\d+->\S+', "", self.why).split()[:8])
+
     def __str__(self):
         where = f", from {self.pod} on {self.by}" if self.pod else ""
         return f"{self.id} on {self.node}, begun {clock(self.begun)}, ended {clock(self.ended)}{where}, reused={self.reused}: {self.why[:600]}"
@@ -102,8 +107,10 @@ class Account:
         lines.append("  " + ", ".join(f"{kind} {count} (p99 {self.p99.get(kind, 0):.0f} ms, slowest {self.slowest.get(kind, 0):.0f} ms)"
                                       for kind, count in sorted(self.requests.items())))
         lines += [f"  note: {note}" for note in self.notes]
+        reasons = collections.Counter((one.node, one.reason()) for one in self.lost)
+        lines += [f"  lost on {node}, {count} times: {why}" for (node, why), count in reasons.most_common(12)]
         lines += [f"  slow {one}" for one in self.slow[:20]]
-        lines += [f"  LOST {one}" for one in self.lost[:20]]
+        lines += [f"  LOST {one}" for one in self.lost[:10]]
         lines += [f"  not served ({why}) {one}" for one, why in self.excused[:10]]
         return "\n".join(lines)
 
