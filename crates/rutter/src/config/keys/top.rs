@@ -42,7 +42,7 @@ pub static FILE: Section = Section {
             "stateDir",
             Ty::File,
             "none",
-            "Directory for what is known of Kubernetes, so that a router that starts while the API server is away can serve. Made when it is not there; one that cannot be written to is a warning.",
+            "Directory for what is known of Kubernetes, so that a router that starts while the API server is away can serve. Made when it is not there; one that cannot be written to is a warning. A change counts from the next start on.",
         )
         .but(Effect::Ours),
     ],
