@@ -276,9 +276,8 @@ impl Floor {
             match self.entrances.get(&id) {
                 Some(entrance) => entrance.exchange(local, server, addr),
                 None => {
-                    _ = self
-                        .entrances
-                        .insert(id, Entrance::new(local, server, addr))
+                    let entrance = Entrance::new(local, server, addr);
+                    self.entrances.insert(id, entrance);
                 }
             }
         }
