@@ -134,10 +134,6 @@ class Cluster:
         for arguments in (("describe", "pods"), ("logs", "--prefix", "--tail=30", "--all-containers")):
             print(run(tool("kubectl"), "--kubeconfig", self.control.kubeconfig(), *arguments, "-n", namespace, "-l", selector, quiet=True)[-6000:], file=sys.stderr)
 
-    def wait_until_gone(self, selector, namespace="default"):
-        until(lambda: not self.api.get(f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector}")["items"],
-              f"no pod with {selector} is left", patience=PATIENCE_S)
-
     def node(self, name):
         return next(node for node in self.nodes if node.name == name)
 
