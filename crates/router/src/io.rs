@@ -198,8 +198,8 @@ pub(crate) struct Blocks(Rc<Pool>);
 
 #[derive(Debug, Default)]
 struct Pool {
-    small: RefCell<Vec<Box<[u8]>>>,
-    large: RefCell<Vec<Box<[u8]>>>,
+    small: Shelf,
+    large: Shelf,
 }
 
 /// Blocks that are kept for the next connection, and large ones for the next busy stream: 2 MiB each.
@@ -217,9 +217,12 @@ impl Blocks {
     }
 }
 
+/// Blocks of one size.
+type Shelf = RefCell<Vec<Box<[u8]>>>;
+
 impl Pool {
     /// The shelf for blocks of this size, and how many it holds.
-    fn shelf(&self, size: usize) -> Option<(&RefCell<Vec<Box<[u8]>>>, usize)> {
+    fn shelf(&self, size: usize) -> Option<(&Shelf, usize)> {
         match size {
             BLOCK => Some((&self.small, SMALL_KEPT)),
             BLOCK_MAX => Some((&self.large, LARGE_KEPT)),
