@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use dtab::Dtab;
 use naming::{Cause, Outcome};
 use telemetry::code::Code;
 
@@ -138,7 +139,9 @@ async fn route(
                 client.shared.settings.attempt_timeout,
             );
             prepare_head(local, ends, job, &context, absolute, timeout);
-            let mut attempts = Attempts::new(local, ends, &route, client, &branch, call.began());
+            let own = &context.dtab;
+            let mut attempts =
+                Attempts::new(local, ends, &route, own, client, &branch, call.began());
             attempts.run(down, job, body, call).await
         }
     }
@@ -313,6 +316,8 @@ struct Attempts<'a> {
     client: &'a Client,
     branch: &'a Branch,
     pair: &'a crate::stats::PairStats,
+    /// The request's own dtab, for whoever has to explain.
+    own: &'a Dtab,
     /// By when the final response's head must be there.
     total: Option<(Instant, Duration, &'static str)>,
     /// The endpoint that failed last.
@@ -379,6 +384,7 @@ impl<'a> Attempts<'a> {
         local: &'a Local,
         ends: &'a Ends,
         route: &'a Route,
+        own: &'a Dtab,
         client: &'a Client,
         branch: &'a Branch,
         began: Instant,
@@ -412,6 +418,7 @@ impl<'a> Attempts<'a> {
             client,
             branch,
             pair,
+            own,
             total,
             avoid: None,
             fresh: false,
@@ -659,7 +666,7 @@ impl<'a> Attempts<'a> {
             .local
             .router
             .names
-            .explain(&path, &dtab::Dtab::empty())
+            .explain(&path, self.own)
             .map(Box::new);
         RouteError::Unbound {
             path,

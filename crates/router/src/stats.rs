@@ -46,8 +46,6 @@ pub(crate) struct RouterStats {
     pub(crate) outcomes: Outcomes,
     /// Names bound anew, as Linkerd's `bindcache/path/misses`.
     pub(crate) misses: Cell,
-    /// Requests whose handling panicked.
-    pub(crate) panics: Cell,
 }
 
 impl Source for RouterStats {

@@ -357,9 +357,7 @@ impl Floor {
             let served = std::panic::AssertUnwindSafe(served);
             if served.catch_unwind().await.is_err() {
                 let behind = entrance.behind();
-                let local = &behind.local;
-                local.stats.panics.incr();
-                tracing::error!(router = %local.router.label(), code = "RT-E140", "a request's handling failed (a defect of rutter): its connection was closed");
+                tracing::error!(router = %behind.local.router.label(), code = "RT-E140", "a request's handling failed (a defect of rutter): its connection was closed");
             }
         });
     }
