@@ -323,6 +323,14 @@ fn pin(old: &Config, new: &mut Config) -> Vec<String> {
         note("workers", stays.to_string());
     }
     new.workers = old.workers;
+    if new.state_dir != old.state_dir {
+        let stays = match &old.state_dir {
+            Some(dir) => dir.display().to_string(),
+            None => "none".to_owned(),
+        };
+        note("stateDir", stays);
+    }
+    new.state_dir.clone_from(&old.state_dir);
     for (index, router) in new.routers.iter().enumerate() {
         for (at, server) in router.router.servers.iter().enumerate() {
             let mut before = old.routers.iter().flat_map(|one| &one.router.servers);
