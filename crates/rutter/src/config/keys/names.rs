@@ -86,7 +86,12 @@ static API: Section = Section {
             "localhost (outside a pod, without a kubeconfig)",
             "Where a `kubectl proxy` listens. With neither `host` nor `port`, the API server is asked itself: inside a pod its cluster's, else the one of the kubeconfig (`KUBECONFIG`, `~/.kube/config`).",
         ),
-        Key::new("port", Ty::Port, "8001 (outside a pod, without a kubeconfig)", "And its port."),
+        Key::new(
+            "port",
+            Ty::Port,
+            "8001 (outside a pod, without a kubeconfig)",
+            "And its port.",
+        ),
         Key::new(
             "labelSelector",
             Ty::Text,
@@ -274,7 +279,12 @@ static DAEMONSET: Section = Section {
             "localhost (outside a pod, without a kubeconfig)",
             "Where a `kubectl proxy` listens. With neither `k8sHost` nor `k8sPort`, the API server of a configured namer `io.l5d.k8s` is asked.",
         ),
-        Key::new("k8sPort", Ty::Port, "8001 (outside a pod, without a kubeconfig)", "And its port."),
+        Key::new(
+            "k8sPort",
+            Ty::Port,
+            "8001 (outside a pod, without a kubeconfig)",
+            "And its port.",
+        ),
         Key::new(
             "hostNetwork",
             Ty::Bool,
