@@ -88,14 +88,16 @@ class Routes(Admin):
         self.assertEqual(self.ask("/logging.json", "POST", headers=form, body="logger=router&level=INFO")["status"], 200)
 
     def test_the_last_requests(self):
-        answer = self.ask("/requests", headers=[["Accept", "application/json"]])
-        rows = json.loads(answer["body"])
-        rows = rows if isinstance(rows, list) else rows["requests"]
-        mine = [row for row in rows if row["logical"] == "/svc/web"]
-        self.assertTrue(mine, rows)
+        def named(name):
+            rows = json.loads(self.ask("/requests", headers=[["Accept", "application/json"]])["body"])
+            rows = rows if isinstance(rows, list) else rows["requests"]
+            return [row for row in rows if row["logical"] == name]
+
+        # They come there a moment after their answers.
+        mine = until(lambda: named("/svc/web"), "the request is shown")
         self.assertEqual((mine[0]["router"], mine[0]["concrete"], mine[0]["destination"], mine[0]["status"]),
-                         ("out", "#/io.l5d.fs/web", "{}:{}".format(*self.server.address), 200))
-        refused = [row for row in rows if row["logical"] == "/svc/nobody"]
+                         ("out", "/#/io.l5d.fs/web", "{}:{}".format(*self.server.address), 200))
+        refused = until(lambda: named("/svc/nobody"), "the refused one is shown")
         self.assertEqual(refused[0]["code"], "RT-E101")
         page = self.ask("/requests")["body"].decode()
         self.assertIn("/svc/web", page)

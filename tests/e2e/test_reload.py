@@ -44,6 +44,11 @@ class Reloading(Router):
             (old / "config.yaml").unlink()
             old.rmdir()
 
+    def ready(self):
+        super().ready()
+        # The page is there a moment before this counter is on it.
+        until(lambda: self.reloads("ok") is not None, "readings of the file are counted")
+
     def metric(self, name):
         page = self.get_admin("/metrics")["body"].decode()
         values = [float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(name)]
