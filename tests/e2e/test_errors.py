@@ -1,4 +1,5 @@
 """Every error that the router answers has one code: in body, `l5d-err`, metric, span and log. None is the application's fault."""
+import contextlib
 import json
 import re
 import socket
@@ -73,8 +74,9 @@ class OneCode(unittest.TestCase):
         cls.router = enter(Router(router, names=names, dtab=dtab, edit=edit, env={"RUTTER_LOG": "info,router=debug"}))
         (cls.router.directory / "disco" / "empty").write_text("# nobody\n")
 
-    def fails(self, code, status, raw=None, host="web", spans=True, **request):
-        router, before = self.router, counted(self.router, code)
+    def fails(self, code, status, raw=None, host="web", router=None, **request):
+        router = router or self.router
+        before = counted(router, code)
         logged, spans_before = len(router.output()), len(self.collector.spans)
         if raw is None:
             answer = router.request(host, target="/" + code, **request)
@@ -117,6 +119,17 @@ class OneCode(unittest.TestCase):
     def test_e110_refused(self):
         self.fails("RT-E110", 502, host="refused")
 
+    def test_e111_no_connection_in_time(self):
+        # A queue that is full drops further connections without a word.
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as waiting:
+            for _ in range(3):
+                client = waiting.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(full.getsockname())
+            self.router.name("full", full.getsockname())
+            until(lambda: b"RT-E101" not in self.router.request("full", target="/bound")["body"], "the name is bound", 40)
+            self.fails("RT-E111", 502, host="full")
+
     def test_e112_no_answer_in_time(self):
         self.fails("RT-E112", 503, host="silent")
 
@@ -128,6 +141,21 @@ class OneCode(unittest.TestCase):
 
     def test_e116_branches_without_end(self):
         self.fails("RT-E116", 502, headers=[["l5d-dtab", "/svc/web => /svc/web & /svc/web"]])
+
+    def test_e103_a_namer_that_does_not_answer(self):
+        with Server(silent) as api, self.with_namer(f"- {{kind: io.l5d.k8s, host: 127.0.0.1, port: {api.address[1]}}}", "/svc => /#/io.l5d.k8s/default/http;") as router:
+            self.fails("RT-E103", 502, router=router)
+
+    def test_e117_a_namer_that_fails(self):
+        self.fails("RT-E117", 502, headers=[["l5d-dtab", "/svc/web => /$/io.buoyant.hostportPfx/inet/:80"]])
+
+    def test_e101_a_namer_that_is_not_there(self):
+        self.assertIn("no namer knows /#/io.l5d.nobody", self.fails("RT-E101", 502, host="nobodys"))
+
+    def with_namer(self, namer, dtab):
+        """A router of its own with one more namer, its spans to the same collector."""
+        edit = lambda text: text.replace("namers:\n", f"namers:\n{namer}\n").replace("telemetry:\n", f"telemetry:\n{self.collector.exporter()}\n")
+        return Router("bindingTimeoutMs: 1000", dtab=dtab, edit=edit, env={"RUTTER_LOG": "info,router=debug"})
 
     def test_e118_a_bad_dtab(self):
         for header in ("l5d-dtab", "l5d-ctx-dtab"):
@@ -151,6 +179,18 @@ class OneCode(unittest.TestCase):
     def test_e122_too_long(self):
         self.fails("RT-E122", 414, raw=f"GET /{'x' * 5000} HTTP/1.1\r\nHost: web\r\n\r\n")
         self.fails("RT-E122", 431, raw=f"GET / HTTP/1.1\r\nHost: web\r\nX: {'x' * 9000}\r\n\r\n")
+
+    def test_e123_a_head_that_does_not_end(self):
+        self.fails("RT-E123", 408, raw="GET / HTTP/1.1\r\nHost: we")
+
+    def test_e124_too_many_at_once(self):
+        edit = lambda text: text.replace("telemetry:\n", f"telemetry:\n{self.collector.exporter()}\n").replace(
+            "servers:\n  - {", "servers:\n  - {maxConcurrentRequests: 1, ")
+        with Server(silent) as server, Router(names={"silent": [server.address]}, edit=edit, env={"RUTTER_LOG": "info,router=debug"}) as router:
+            with router.connect() as first:
+                first.get("/", "silent")
+                until(lambda: server.connections, "the first one is under way")
+                self.fails("RT-E124", 503, host="silent", router=router)
 
     def test_e125_connect(self):
         self.fails("RT-E125", 501, raw="CONNECT web:80 HTTP/1.1\r\nHost: web\r\n\r\n")
