@@ -8,7 +8,7 @@ import time
 import unittest
 import urllib.parse
 
-from harness.router import Router, Server, answering, free_port, head, until
+from harness.router import Router, Server, answering, free_port, head, runner, until
 
 CODE = re.compile(r"RT-E\d{3}")
 
@@ -146,16 +146,30 @@ class OneCode(unittest.TestCase):
         with Server(silent) as api, self.with_namer(f"- {{kind: io.l5d.k8s, host: 127.0.0.1, port: {api.address[1]}}}", "/svc => /#/io.l5d.k8s/default/http;") as router:
             self.fails("RT-E103", 502, router=router)
 
+    def test_e104_a_transformer_leaves_no_address(self):
+        port = free_port()
+        api = runner.K8s("127.0.0.1", port)
+        self.addCleanup(api.close)
+        api.put({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
+                 "spec": {"ports": [{"name": "http", "port": 80}]}})
+        api.put({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "web", "namespace": "default"},
+                 "subsets": [{"addresses": [{"ip": "10.1.2.3", "nodeName": "n1"}], "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]}]})
+        routers = ("interpreter: {kind: default, transformers: [{kind: io.l5d.k8s.daemonset, k8sHost: 127.0.0.1, "
+                   f"k8sPort: {port}, namespace: default, port: incoming, service: l5d}}]}}")
+        with self.with_namer(f"- {{kind: io.l5d.k8s, host: 127.0.0.1, port: {port}}}", "/svc => /#/io.l5d.k8s/default/http;", routers) as router:
+            until(lambda: router.get_admin("/ready")["status"] == 200, "names are known")
+            self.fails("RT-E104", 502, router=router)
+
     def test_e117_a_namer_that_fails(self):
         self.fails("RT-E117", 502, headers=[["l5d-dtab", "/svc/web => /$/io.buoyant.hostportPfx/inet/:80"]])
 
     def test_e101_a_namer_that_is_not_there(self):
         self.assertIn("no namer knows /#/io.l5d.nobody", self.fails("RT-E101", 502, host="nobodys"))
 
-    def with_namer(self, namer, dtab):
+    def with_namer(self, namer, dtab, more=""):
         """A router of its own with one more namer, its spans to the same collector."""
         edit = lambda text: text.replace("namers:\n", f"namers:\n{namer}\n").replace("telemetry:\n", f"telemetry:\n{self.collector.exporter()}\n")
-        return Router("bindingTimeoutMs: 1000", dtab=dtab, edit=edit, env={"RUTTER_LOG": "info,router=debug"})
+        return Router(f"bindingTimeoutMs: 1000\n{more}", dtab=dtab, edit=edit, env={"RUTTER_LOG": "info,router=debug"})
 
     def test_e118_a_bad_dtab(self):
         for header in ("l5d-dtab", "l5d-ctx-dtab"):
