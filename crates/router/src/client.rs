@@ -56,10 +56,7 @@ impl ClientShared {
 
     /// The endpoint's record; the same one as long as anybody holds it.
     fn endpoint(&self, addr: SocketAddr) -> Arc<Shared> {
-        let mut endpoints = self
-            .endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = lock(&self.endpoints);
         if let Some(known) = endpoints.get(&addr).and_then(Weak::upgrade) {
             return known;
         }
@@ -71,23 +68,18 @@ impl ClientShared {
 
     /// The address set as it was last published, for `/client_state.json`.
     pub(crate) fn addr(&self) -> Addr {
-        self.addr
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.addr).clone()
     }
 
     /// The endpoints in use, for people.
     pub(crate) fn endpoints(&self) -> Vec<Arc<Shared>> {
-        let endpoints = self
-            .endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let endpoints = lock(&self.endpoints);
         endpoints.values().filter_map(Weak::upgrade).collect()
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks a table whose every state between two statements is a sound one, so that a panic elsewhere spoils nothing.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -199,11 +191,7 @@ impl Client {
 
     /// Takes in a new address set: an endpoint that stays keeps its connections, latency and ejection state.
     pub(crate) fn update(&self, addr: &Addr) {
-        *self
-            .shared
-            .addr
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = addr.clone();
+        *lock(&self.shared.addr) = addr.clone();
         let new: &[naming::Endpoint] = match addr {
             Addr::Bound(endpoints) => endpoints,
             // Nothing is known anew: what we have stays.

@@ -322,8 +322,6 @@ struct Attempts<'a> {
     total: Option<(Instant, Duration, &'static str)>,
     /// The endpoint that failed last.
     avoid: Option<SocketAddr>,
-    /// The last attempt found a pooled connection closed: the next one makes its own.
-    fresh: bool,
     requeues: u32,
     retries: u32,
     waits: Waits,
@@ -421,7 +419,6 @@ impl<'a> Attempts<'a> {
             own,
             total,
             avoid: None,
-            fresh: false,
             requeues: 0,
             retries: 0,
             waits: Waits::default(),
@@ -512,7 +509,6 @@ impl<'a> Attempts<'a> {
                     }
                     self.avoid = Some(endpoint.shared.addr);
                     if failed.again && body.can_be_sent_again() && self.may_requeue() {
-                        self.fresh = true;
                         continue;
                     }
                     let total_passed = self.total.is_some_and(|(at, ..)| at <= Instant::now());
@@ -579,9 +575,10 @@ impl<'a> Attempts<'a> {
         }
         let deadline = self.deadline(attempt);
         let blocks = &self.local.worker.blocks;
-        let pooled = match self.fresh {
-            true => None,
-            false => self.client.reuse(&endpoint, blocks, attempt.began),
+        // After a pooled connection that was found closed, the next ones may be, too: the repeat makes its own.
+        let pooled = match self.requeues {
+            0 => self.client.reuse(&endpoint, blocks, attempt.began),
+            _ => None,
         };
         let mut up = match pooled {
             Some(up) => up,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
 use dtab::Path;
@@ -14,7 +14,7 @@ use telemetry::trace::Sampling;
 
 use crate::access_log::AccessLog;
 use crate::budget::Budget;
-use crate::client::ClientShared;
+use crate::client::{ClientShared, lock};
 use crate::guard::Guard;
 use crate::settings::{RouterSettings, ServiceSettings};
 
@@ -166,9 +166,9 @@ impl Router {
                 *under_way = Arc::clone(&self.under_way[at]);
             }
         }
-        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let clients = lock(&self.clients);
         new.clients = Mutex::new(clients.clone());
-        let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        let services = lock(&self.services);
         new.services = Mutex::new(services.clone());
         Ok(Arc::new(new))
     }
@@ -203,7 +203,7 @@ impl Router {
     /// The bound names in use.
     pub fn clients(&self) -> Vec<ClientState> {
         let now = Instant::now();
-        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let clients = lock(&self.clients);
         let mut states: Vec<_> = clients
             .names
             .values()
@@ -230,7 +230,7 @@ impl Router {
     /// The shared part of a bound name's client; made when no worker has it, or has it with settings of before.
     pub(crate) fn client(&self, id: &Path) -> Arc<ClientShared> {
         let settings = self.settings.client.resolve(id);
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = lock(&self.clients);
         let new = match clients.get(id) {
             Some(known) if known.settings == settings => return known,
             Some(former) => ClientShared::successor(&former, settings),
@@ -247,7 +247,7 @@ impl Router {
     /// The shared part of a logical name; made when no worker has it, or has it with settings of before.
     pub(crate) fn service(&self, path: &Path) -> Arc<ServiceShared> {
         let settings = self.settings.service.resolve(path);
-        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut services = lock(&self.services);
         let known = services.get(path);
         let resolved = known.as_ref().is_some_and(|known| known.is_resolved());
         if let Some(known) = known
@@ -271,9 +271,9 @@ impl Router {
 
     /// Forgets clients and services that no worker has any more, and their gauges with them.
     pub(crate) fn prune(&self) {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = lock(&self.clients);
         clients.prune();
-        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut services = lock(&self.services);
         services.prune();
     }
 
