@@ -146,6 +146,8 @@ PACKAGES = {
     "prometheus": ("prometheus",),
     "browser": ("chromium", "chromium-driver"),
     "cluster": ("containerd", "runc", "containernetworking-plugins", "iptables", "conntrack", "iproute2", "prometheus"),
+    "apiserver": ("curl", "openssl"),
+    "nodes": ("iproute2", "util-linux"),
     "chart": ("prometheus", "iproute2", "binutils"),
     "bench": ("haproxy", "nginx-light"),
     "bench-tools": ("haproxy",),
