@@ -15,8 +15,8 @@ import unittest
 
 import chart
 import yaml
+from harness.kube import Kube
 
-APISERVER = chart.ROOT / "tests" / "apiserver"
 #: What `check` has given this network namespace.
 NODES = {"n1": "10.99.1.1", "n2": "10.99.2.1"}
 #: From the start of the routers to the first answer through both of them.
@@ -26,12 +26,10 @@ FIRST_ANSWER_S = 10
 def setUpModule():
     global kubectl
     directory = unittest.enterModuleContext(tempfile.TemporaryDirectory(prefix="rutter-chart-"))
-    unittest.addModuleCleanup(subprocess.run, [APISERVER / "down.sh", directory], check=True)
-    up = subprocess.run([APISERVER / "up.sh", directory], capture_output=True, text=True, timeout=300)
-    if up.returncode != 0:
-        raise RuntimeError(f"no API server: {up.stderr}")
-    kubectl = Kubectl(pathlib.Path(directory) / "kubeconfig")
-    os.environ["KUBECONFIG"] = str(kubectl.config)
+    kube = Kube(directory)
+    unittest.addModuleCleanup(kube.stop)
+    kubectl = Kubectl(pathlib.Path(kube.kubeconfig))
+    os.environ["KUBECONFIG"] = kube.kubeconfig
     kubectl("create", "namespace", "rutter")
     kubectl("create", "-f", chart.HERE / "crds.yaml")
     kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
@@ -39,8 +37,7 @@ def setUpModule():
 
 class Kubectl:
     def __init__(self, config):
-        where = subprocess.run([APISERVER / "build.sh", "--where"], capture_output=True, text=True, check=True)
-        self.program, self.config = pathlib.Path(where.stdout.strip()) / "kubectl", config
+        self.program, self.config = Kube.kubectl(), config
 
     def run(self, *arguments, text=None):
         return subprocess.run([self.program, "--kubeconfig", self.config, *map(str, arguments)], capture_output=True, text=True, timeout=120, input=text)

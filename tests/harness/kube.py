@@ -1,5 +1,6 @@
 """A real Kubernetes API server for a test, and the objects a test makes in it."""
 import contextlib
+import functools
 import json
 import pathlib
 import ssl
@@ -17,7 +18,11 @@ class Kube:
 
     def __init__(self, directory):
         self.directory = pathlib.Path(directory)
-        self.kubeconfig = self.script("up.sh")
+        try:
+            self.kubeconfig = self.script("up.sh")
+        except BaseException:
+            self.stop()  # of what had started
+            raise
         self.url = "https://127.0.0.1:" + (self.directory / "apiserver.port").read_text().strip()
         self.token = (self.directory / "admin.token").read_text().strip()
         self.tls = ssl.create_default_context(cafile=self.directory / "ca.crt")
@@ -25,6 +30,13 @@ class Kube:
     def script(self, name, *arguments):
         done = subprocess.run([SCRIPTS / name, self.directory, *arguments], stdout=subprocess.PIPE, text=True, check=True)
         return done.stdout.strip()
+
+    @staticmethod
+    @functools.cache
+    def kubectl():
+        """The program, of the API server's version."""
+        where = subprocess.run([SCRIPTS / "build.sh", "--where"], capture_output=True, text=True, check=True)
+        return pathlib.Path(where.stdout.strip()) / "kubectl"
 
     def stop(self):
         self.script("down.sh")
