@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use dtab::Path;
 use telemetry::code::Code;
 use telemetry::metrics::Outcome;
 use telemetry::span::{Kind, SpanRecord, client_service, now_us};
@@ -41,6 +42,13 @@ pub(crate) struct Attempt {
     pub(crate) began: Instant,
     pub(crate) trace: TraceContext,
     began_us: u64,
+}
+
+impl Attempt {
+    /// Whether a span is to be made of it.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.began_us > 0
+    }
 }
 
 impl<'a> Call<'a> {
@@ -123,12 +131,12 @@ impl<'a> Call<'a> {
     pub(crate) fn attempted(
         &self,
         attempt: &Attempt,
-        facts: &AttemptFacts<'_>,
+        id: &Path,
+        residual: &Path,
+        facts: &AttemptFacts,
         head: &RequestHead,
     ) {
-        if attempt.began_us == 0 {
-            return;
-        }
+        let id = id.to_string();
         let end = now_us();
         let method = String::from_utf8_lossy(head.method());
         let uri = String::from_utf8_lossy(head.target());
@@ -138,14 +146,14 @@ impl<'a> Call<'a> {
             ("http.req.method".into(), method.as_ref().into()),
             ("http.req.host".into(), header(head, "Host")),
             ("http.req.version".into(), head.version().as_str().into()),
-            ("client".into(), facts.id.into()),
+            ("client".into(), id.as_str().into()),
         ];
         if let Some(status) = facts.status {
             tags.push(("http.rsp.status".into(), status.to_string().into()));
             tags.push(("http.rsp.version".into(), "HTTP/1.1".into()));
         }
-        if !facts.residual.is_empty() {
-            tags.push(("residual".into(), facts.residual.into()));
+        if !residual.is_empty() {
+            tags.push(("residual".into(), residual.to_string().into()));
         }
         if self.retries > 0 {
             tags.push(("finagle.retry".into(), self.retries.to_string().into()));
@@ -162,11 +170,11 @@ impl<'a> Call<'a> {
             context: attempt.trace,
             kind: Kind::Client,
             name: format!("{} {path}", method.to_lowercase()).into(),
-            service: client_service(&self.ends.name, facts.id).into(),
+            service: client_service(&self.ends.name, &id).into(),
             start_us: attempt.began_us,
             duration_us: end.saturating_sub(attempt.began_us).max(1),
             local: facts.local,
-            remote: facts.remote,
+            remote: Some(facts.remote),
             tags,
             annotations: Vec::new(),
             error: facts.code,
@@ -252,11 +260,10 @@ impl Drop for Call<'_> {
 }
 
 /// What is told about an attempt.
-pub(crate) struct AttemptFacts<'a> {
-    pub(crate) id: &'a str,
-    pub(crate) residual: &'a str,
+#[derive(Clone, Copy)]
+pub(crate) struct AttemptFacts {
     pub(crate) local: Option<SocketAddr>,
-    pub(crate) remote: Option<SocketAddr>,
+    pub(crate) remote: SocketAddr,
     pub(crate) status: Option<u16>,
     pub(crate) success: bool,
     pub(crate) code: Option<Code>,

@@ -339,6 +339,18 @@ struct Sent {
     all_sent: bool,
 }
 
+impl Sent {
+    fn facts(&self, status: u16, success: bool) -> AttemptFacts {
+        AttemptFacts {
+            local: self.up.local,
+            remote: self.endpoint.shared.addr,
+            status: Some(status),
+            success,
+            code: None,
+        }
+    }
+}
+
 /// A request counted as under way at its endpoint.
 struct Load {
     endpoint: Arc<Shared>,
@@ -475,28 +487,24 @@ impl<'a> Attempts<'a> {
                     } else {
                         self.judge(&mut sent.load, verdict == Verdict::Success, waited);
                     }
-                    self.record(
-                        &attempt,
-                        job,
-                        Some(status),
-                        verdict == Verdict::Success,
-                        None,
-                        sent.up.local,
-                        &sent,
-                        call,
-                    );
+                    let success = verdict == Verdict::Success;
+                    self.count(&attempt, status, success);
                     if verdict == Verdict::Retryable
                         && keeps
                         && body.can_be_sent_again()
                         && self.may_retry()
                     {
                         self.avoid = None;
+                        self.span(&attempt, job, &sent.facts(status, success), call);
                         self.discard(sent, job, method);
                         call.retries += 1;
                         self.back_off(down).await?;
                         continue;
                     }
-                    return Ok(self.respond(down, job, body, call, sent, verdict).await);
+                    let facts = sent.facts(status, success);
+                    return Ok(self
+                        .respond(down, job, body, call, sent, (&attempt, facts))
+                        .await);
                 }
                 Err((failed, endpoint)) => {
                     let error = failed.error;
@@ -887,38 +895,20 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // facts for one record, all of them known here alone
-    fn record(
-        &self,
-        attempt: &Attempt,
-        job: &Job,
-        status: Option<u16>,
-        success: bool,
-        code: Option<Code>,
-        local: Option<SocketAddr>,
-        sent: &Sent,
-        call: &Call<'_>,
-    ) {
-        let latency_us = attempt.began.elapsed().as_micros() as u64;
-        let outcome = telemetry::metrics::Outcome {
-            status,
+    /// Counts an attempt that was answered.
+    fn count(&self, attempt: &Attempt, status: u16, success: bool) {
+        self.counted(&telemetry::metrics::Outcome {
+            status: Some(status),
             success,
-            code,
+            code: None,
             exception: None,
-            latency_us,
-        };
-        self.client.stats.requests.end(&outcome);
-        self.pair.requests.end(&outcome);
-        self.span(
-            attempt,
-            job,
-            status,
-            success,
-            code,
-            local,
-            sent.endpoint.shared.addr,
-            call,
-        );
+            latency_us: attempt.began.elapsed().as_micros() as u64,
+        });
+    }
+
+    fn counted(&self, outcome: &telemetry::metrics::Outcome<'_>) {
+        self.client.stats.requests.end(outcome);
+        self.pair.requests.end(outcome);
     }
 
     fn record_failure(
@@ -929,47 +919,35 @@ impl<'a> Attempts<'a> {
         endpoint: SocketAddr,
         call: &Call<'_>,
     ) {
-        let latency_us = attempt.began.elapsed().as_micros() as u64;
-        let code = Some(error.code());
-        let exception = Some(error.exception());
-        let outcome = telemetry::metrics::Outcome {
+        self.counted(&telemetry::metrics::Outcome {
             status: None,
             success: false,
-            code,
-            exception,
-            latency_us,
+            code: Some(error.code()),
+            exception: Some(error.exception()),
+            latency_us: attempt.began.elapsed().as_micros() as u64,
+        });
+        let facts = AttemptFacts {
+            local: None,
+            remote: endpoint,
+            status: None,
+            success: false,
+            code: Some(error.code()),
         };
-        self.client.stats.requests.end(&outcome);
-        self.pair.requests.end(&outcome);
-        self.span(attempt, job, None, false, code, None, endpoint, call);
+        self.span(attempt, job, &facts, call);
     }
 
-    #[allow(clippy::too_many_arguments)] // as above
-    fn span(
-        &self,
-        attempt: &Attempt,
-        job: &Job,
-        status: Option<u16>,
-        success: bool,
-        code: Option<Code>,
-        local: Option<SocketAddr>,
-        remote: SocketAddr,
-        call: &Call<'_>,
-    ) {
-        if !attempt.trace.is_sampled() || !self.local.router.reporting.recorder.is_on() {
-            return;
+    /// Makes the attempt's span, which ends now.
+    fn span(&self, attempt: &Attempt, job: &Job, facts: &AttemptFacts, call: &Call<'_>) {
+        if attempt.is_traced() {
+            let branch = &self.branch;
+            call.attempted(
+                attempt,
+                &self.client.shared.id,
+                &branch.residual,
+                facts,
+                &job.request,
+            );
         }
-        let id = self.client.shared.id.to_string();
-        let facts = AttemptFacts {
-            id: &id,
-            residual: "",
-            local,
-            remote: Some(remote),
-            status,
-            success,
-            code,
-        };
-        call.attempted(attempt, &facts, &job.request);
     }
 
     /// Passes the response on to the client.
@@ -980,8 +958,9 @@ impl<'a> Attempts<'a> {
         body: &mut RequestBody,
         call: &mut Call<'_>,
         sent: Sent,
-        verdict: Verdict,
+        (attempt, facts): (&Attempt, AttemptFacts),
     ) -> After {
+        let success = facts.success;
         let Sent {
             mut up,
             endpoint,
@@ -991,7 +970,6 @@ impl<'a> Attempts<'a> {
         let method = job.request.known_method();
         let response = &mut job.response;
         let status = response.status();
-        let success = verdict == Verdict::Success;
         let framing = match response.framing(method) {
             Ok(framing) => framing,
             Err(error) => {
@@ -1006,6 +984,8 @@ impl<'a> Attempts<'a> {
                     id,
                 };
                 drop((up, load));
+                let code = Some(error.code());
+                self.span(attempt, job, &AttemptFacts { code, ..facts }, call);
                 return refuse(self.local, self.ends, down, job, Some(body), call, &error).await;
             }
         };
@@ -1071,6 +1051,8 @@ impl<'a> Attempts<'a> {
             let endpoint = endpoint.shared.addr;
             tracing::debug!(bound = %self.client.shared.id, %endpoint, error, "response broken off");
         }
+        // As a caller sees it: the response's body is a part of the call.
+        self.span(attempt, job, &AttemptFacts { code, ..facts }, call);
         call.end(
             Some(status),
             success && code.is_none(),

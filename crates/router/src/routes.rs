@@ -83,6 +83,8 @@ pub(crate) struct Branch {
     pub(crate) to: To,
     /// The lines that tell the next hop of it: `l5d-dst-service`, `l5d-dst-client`, `l5d-dst-residual`.
     pub(crate) headers: Box<[u8]>,
+    /// What of the name the client's id does not stand for.
+    pub(crate) residual: Path,
 }
 
 /// Where a branch ends.
@@ -297,6 +299,7 @@ impl Local {
         Rc::new(Branch {
             to,
             headers: headers.into_bytes().into(),
+            residual: leaf.residual.clone(),
         })
     }
 
