@@ -106,6 +106,10 @@ class OneCode(unittest.TestCase):
     def test_e101_nobody_knows_the_name(self):
         body = self.fails("RT-E101", 502, host="nobody")
         self.assertIn("/svc/nobody", body)
+        self.assertNotIn("Did you mean", body)
+
+    def test_e101_says_which_name_was_perhaps_meant(self):
+        self.assertIn("Did you mean /svc/web ?", self.fails("RT-E101", 502, host="wbe"))
 
     def test_e102_a_rule_refuses(self):
         self.fails("RT-E102", 502, host="fail")

@@ -64,6 +64,16 @@ impl Prefix {
         self.0.is_empty()
     }
 
+    /// The path that it is; none when it has a wildcard.
+    pub fn to_path(&self) -> Option<Path> {
+        let label = |elem: &Elem| match elem {
+            Elem::Label(label) => Some(label.clone()),
+            Elem::Any => None,
+        };
+        let labels: Option<Vec<_>> = self.0.iter().map(label).collect();
+        labels.map(|labels| labels.into_iter().collect())
+    }
+
     /// Whether `path` begins so, segment by segment and case-sensitively.
     pub fn matches(&self, path: &Path) -> bool {
         let segments = path.segments();

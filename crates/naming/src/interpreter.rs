@@ -37,6 +37,11 @@ pub trait Interpreter: Send + Sync {
         reads: &mut Reads,
     ) -> Option<Delegation>;
 
+    /// The names that its namers know, as [`Namer::known`].
+    fn known(&self) -> Vec<Path> {
+        Vec::new()
+    }
+
     /// Its state for `/ROUTER/interpreter_state/….json`.
     fn state(&self) -> Value {
         Value::Object(serde_json::Map::new())
@@ -130,6 +135,11 @@ impl DefaultInterpreter {
 }
 
 impl Interpreter for DefaultInterpreter {
+    fn known(&self) -> Vec<Path> {
+        let namers = self.sources.namers.iter();
+        namers.flat_map(|mounted| mounted.namer.known()).collect()
+    }
+
     fn bind(&self, base: &Dtab, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
         self.bind_under(&base.concat(local), Circles::LeftOut, path, reads)
     }

@@ -12,6 +12,7 @@ use crate::{Delegation, Interpreter, Reads};
 
 mod binding;
 mod delegations;
+mod nearby;
 mod outcome;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub struct Names {
     delegations: Arc<Delegations>,
     oneshots: AtomicU64,
     evicted: AtomicU64,
+    nearby: nearby::Nearby,
 }
 
 /// What [`Names::new`] needs.
@@ -107,6 +109,7 @@ impl Names {
             delegations: Arc::default(),
             oneshots: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
+            nearby: nearby::Nearby::default(),
         });
         names.control.spawn(sweep(
             Arc::downgrade(&names),

@@ -33,6 +33,8 @@ pub(crate) enum After {
 
 /// Attempts to reach an endpoint for one request that was provably never sent.
 const REQUEUES: u32 = 5;
+/// How long the answer to an unknown name waits for a name that may have been meant.
+const NEAR_LIMIT: Duration = Duration::from_millis(100);
 
 /// Serves one request, whose head is in `job`: here an error becomes an answer. Cancel safe: when the connection is
 /// dropped, the call is counted as given up by the client.
@@ -124,9 +126,12 @@ async fn route(
             waiting_for: "the namer".into(),
         }),
     };
-    let branch = branch.map_err(|cause| unbound(local, &route, &context, cause))?;
+    let branch = match branch {
+        Ok(branch) => branch,
+        Err(cause) => return Err(unbound(local, &route, &context, cause, down).await),
+    };
     match &branch.to {
-        To::Nowhere(cause) => Err(unbound(local, &route, &context, cause.clone())),
+        To::Nowhere(cause) => Err(unbound(local, &route, &context, cause.clone(), down).await),
         To::Forbidden(endpoint) => Err(forbidden(&route, *endpoint, ends.peer)),
         _ if job.request.is_method(Method::Connect) => Err(RouteError::Connect {
             path: route.service.shared.path.clone(),
@@ -176,7 +181,13 @@ async fn bound(local: &Local, route: &Route, down: &Downstream) -> Result<Rc<Tre
     }
 }
 
-fn unbound(local: &Local, route: &Route, context: &Context, cause: Cause) -> RouteError {
+async fn unbound(
+    local: &Local,
+    route: &Route,
+    context: &Context,
+    cause: Cause,
+    down: &Downstream,
+) -> RouteError {
     let path = route.service.shared.path.clone();
     let delegation = local
         .router
@@ -184,10 +195,25 @@ fn unbound(local: &Local, route: &Route, context: &Context, cause: Cause) -> Rou
         .explain(&path, &context.dtab)
         .map(Box::new);
     RouteError::Unbound {
+        near: match cause {
+            Cause::Neg => near(local, &path, down).await,
+            _ => None,
+        },
         path,
         cause,
         delegation,
     }
+}
+
+/// The name that was meant, perhaps.
+async fn near(local: &Local, path: &dtab::Path, down: &Downstream) -> Option<dtab::Path> {
+    down.timer.arm_in(NEAR_LIMIT);
+    let found = tokio::select! {
+        found = local.router.names.near(path) => found,
+        () = down.timer.expired() => None,
+    };
+    down.timer.disarm();
+    found
 }
 
 fn forbidden(route: &Route, endpoint: SocketAddr, from: SocketAddr) -> RouteError {
@@ -677,6 +703,7 @@ impl<'a> Attempts<'a> {
             path,
             cause: Cause::AddrEmpty,
             delegation,
+            near: None,
         }
     }
 

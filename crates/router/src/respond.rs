@@ -24,7 +24,7 @@ pub enum RouteError {
         reason: NotIdentified,
     },
     /// RT-E101 to RT-E105, RT-E116, RT-E117: the name leads to no endpoint.
-    #[error("{path} leads to no endpoint: {}\n{}", why(cause), delegation.as_ref().map(|way| way.steps()).unwrap_or_default())]
+    #[error("{path} leads to no endpoint: {}\n{}{}", why(cause), delegation.as_ref().map(|way| way.steps()).unwrap_or_default(), meant(near))]
     Unbound {
         /// The name.
         path: Path,
@@ -32,6 +32,8 @@ pub enum RouteError {
         cause: Cause,
         /// The way it went; none when the interpreter cannot show it.
         delegation: Option<Box<Delegation>>,
+        /// The name that was meant, perhaps.
+        near: Option<Path>,
     },
     /// RT-E103
     #[error(
@@ -231,6 +233,11 @@ impl RouteError {
     pub(crate) fn exception(&self) -> &'static str {
         self.code().as_str()
     }
+}
+
+fn meant(near: &Option<Path>) -> String {
+    let line = |path| format!("\nDid you mean {path} ?");
+    near.as_ref().map_or_else(String::new, line)
 }
 
 /// A cause in a few words.

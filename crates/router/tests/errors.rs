@@ -361,3 +361,25 @@ fn an_edge_listener_tells_nothing_of_the_inside() {
         "{answer}"
     );
 }
+
+#[test]
+fn a_defect_ends_one_connection_and_is_counted() {
+    let rig = Rig::new();
+    let _web = rig.backend("web", always(OK));
+    let mut other = rig.connect();
+    other.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n");
+    assert!(other.response().starts_with("HTTP/1.1 200 "));
+    let mut unlucky = rig.connect();
+    unlucky.send("GET / HTTP/1.1\r\nHost: panics\r\n\r\n");
+    assert!(unlucky.ends(), "nothing is answered");
+    other.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n");
+    assert!(
+        other.response().starts_with("HTTP/1.1 200 "),
+        "its worker goes on"
+    );
+    let page = telemetry::metrics::ours::page(&rig.registry, Default::default());
+    assert!(
+        page.contains("rutter_errors_total{code=\"RT-E140\"} 1"),
+        "{page}"
+    );
+}

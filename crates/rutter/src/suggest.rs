@@ -7,7 +7,6 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 use dtab::Path;
-use naming::{Namer, near};
 use router::Router;
 use serde::Deserialize;
 use serde_json::json;
@@ -24,14 +23,14 @@ pub struct Asked {
 }
 
 /// The page: `{"path", "near"}`, where `near` is a name one slip away that leads to endpoints now, or null.
-pub fn page(routers: Vec<Arc<Router>>, namers: Vec<Arc<dyn Namer>>) -> MethodRouter {
+pub fn page(routers: Vec<Arc<Router>>) -> MethodRouter {
     get(move |asked: Query<Asked>| {
-        let answer = answer(&routers, &namers, &asked.0);
+        let answer = answer(&routers, &asked.0);
         async move { answer }
     })
 }
 
-fn answer(routers: &[Arc<Router>], namers: &[Arc<dyn Namer>], asked: &Asked) -> Response {
+fn answer(routers: &[Arc<Router>], asked: &Asked) -> Response {
     let wanted = match Path::read(&asked.path) {
         Ok(path) => path,
         Err(error) => {
@@ -46,9 +45,7 @@ fn answer(routers: &[Arc<Router>], namers: &[Arc<dyn Namer>], asked: &Asked) -> 
         let body = format!("there is no router {}\n", asked.router);
         return (StatusCode::NOT_FOUND, body).into_response();
     };
-    let known: Vec<Path> = namers.iter().flat_map(|namer| namer.known()).collect();
-    let names = router.names();
-    let near = near::suggest(&**names.interpreter(), names.base(), &wanted, &known);
+    let near = router.names().nearest(&wanted);
     let near = near.map(|path| path.to_string());
     axum::Json(json!({"path": wanted.to_string(), "near": near})).into_response()
 }

@@ -117,6 +117,18 @@ impl FsInterpreter {
 }
 
 impl Interpreter for FsInterpreter {
+    fn known(&self) -> Vec<Path> {
+        let mut known = self.inner.known();
+        if let Ok((dtab, _)) = self.dtab(&Dtab::empty(), &Dtab::empty(), &mut Reads::new()) {
+            known.extend(
+                dtab.entries()
+                    .iter()
+                    .filter_map(|dentry| dentry.prefix.to_path()),
+            );
+        }
+        known
+    }
+
     fn bind(&self, base: &Dtab, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
         match self.dtab(base, local, reads) {
             Ok((_, dtab)) => self.inner.bind_under(&dtab, Circles::LeftOut, path, reads),

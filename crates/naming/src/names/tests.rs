@@ -336,6 +336,29 @@ async fn what_a_request_is_told_of_an_unknown_name_shows_the_way() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_near_name_is_found_for_one_asker_at_a_time() {
+    let rules = "/host/world => /#/t/a ; /host/wild => /#/t/none ; /svc => /host";
+    let bench = bench(rules, NamesLimits::default());
+    bench.namer.says("a").set(Says::Bound);
+    bench.namer.addr("a").set(one_endpoint(1));
+    let world = Some(path("/svc/world"));
+    let asked = path("/svc/wrold");
+    let (first, second) = tokio::join!(bench.names.near(&asked), bench.names.near(&asked));
+    assert_eq!(
+        (first, second),
+        (world.clone(), None),
+        "the second one came too soon"
+    );
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.names.near(&asked).await, world);
+    assert_eq!(
+        bench.names.nearest(&path("/svc/wilt")),
+        None,
+        "it leads nowhere itself"
+    );
+}
+
 #[tokio::test]
 async fn a_name_among_ten_thousand_rules_is_bound_without_looking_at_all_of_them() {
     let mut rules: String = (0..10_000)

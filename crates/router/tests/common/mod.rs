@@ -20,7 +20,7 @@ use telemetry::metrics::Registry;
 use telemetry::span::Recorder;
 use telemetry::trace::Sampling;
 
-/// Binds `/svc/NAME` to the addresses a test gave NAME; `stuck` holds up the thread that asks for it, for ever.
+/// Binds `/svc/NAME` to the addresses a test gave NAME; `stuck` holds up the thread that asks for it, for ever, and `panics` panics.
 #[derive(Default)]
 pub struct Table(Mutex<HashMap<String, Arc<Var<Addr>>>>, AtomicBool);
 
@@ -63,6 +63,7 @@ impl Interpreter for Table {
             .get(1)
             .map(ToString::to_string)
             .unwrap_or_default();
+        assert_ne!(name, "panics", "as a defect would");
         if name == "stuck" {
             self.1.store(true, Ordering::SeqCst);
             loop {

@@ -88,10 +88,7 @@ pub(super) fn shelf(shown: &Shown<'_>) -> anyhow::Result<Admin> {
         .bound_names(bound_names(sources.namers()))
         .namer_state(namer_state(sources.namers()))
         .json("/state", state(sources))
-        .page(
-            "/near.json",
-            crate::suggest::page(routers.to_vec(), sources.namers()),
-        )
+        .page("/near.json", crate::suggest::page(routers.to_vec()))
         .page(
             "/identify.json",
             crate::identify::page(
