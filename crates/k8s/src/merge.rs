@@ -37,6 +37,16 @@ impl std::fmt::Display for Port {
     }
 }
 
+/// When endpoints that are on their way out (terminating, and still serving) are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Leaving {
+    /// When the service has no ready one.
+    #[default]
+    Alone,
+    /// On each node that has no ready one: what stands on a node for all its pods has nobody else to stand in for it.
+    OnTheirNode,
+}
+
 /// What a name leads to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resolved {
@@ -50,11 +60,16 @@ pub enum Resolved {
 ///
 /// Each subset's own number for the name is used, so that one service may have the same port on different numbers.
 /// Neg when no subset has a TCP port of that name.
-pub fn named<'a>(slices: impl Iterator<Item = &'a Members>, name: &str) -> Resolved {
-    collect(slices.flat_map(|slice| &slice.subsets).flat_map(|subset| {
+pub fn named<'a>(
+    slices: impl Iterator<Item = &'a Members>,
+    name: &str,
+    leaving: Leaving,
+) -> Resolved {
+    let subsets = slices.flat_map(|slice| &slice.subsets).flat_map(|subset| {
         let ports = subset.ports.iter().filter(|port| *port.name == *name);
         ports.map(move |port| (subset, port.number))
-    }))
+    });
+    collect(subsets, leaving)
 }
 
 /// The endpoints of a port that is given by its number on the Service.
@@ -66,24 +81,29 @@ pub fn numbered<'a>(
     slices: impl Iterator<Item = &'a Members> + Clone,
     service: &Service,
     number: u16,
+    leaving: Leaving,
 ) -> Resolved {
     let Some(port) = service.ports.iter().find(|port| port.number == number) else {
         return Resolved::Neg;
     };
-    match named(slices.clone(), &port.name) {
-        Resolved::Neg => targeted(slices, port),
+    match named(slices.clone(), &port.name, leaving) {
+        Resolved::Neg => targeted(slices, port, leaving),
         bound => bound,
     }
 }
 
-fn targeted<'a>(slices: impl Iterator<Item = &'a Members>, port: &ServicePort) -> Resolved {
+fn targeted<'a>(
+    slices: impl Iterator<Item = &'a Members>,
+    port: &ServicePort,
+    leaving: Leaving,
+) -> Resolved {
     match &port.target {
-        TargetPort::Name(name) => named(slices, name),
+        TargetPort::Name(name) => named(slices, name, leaving),
         TargetPort::Number(number) => {
             let subsets = slices
                 .flat_map(|slice| &slice.subsets)
                 .filter(|subset| !subset.members.is_empty());
-            collect(subsets.map(|subset| (subset, *number)))
+            collect(subsets.map(|subset| (subset, *number)), leaving)
         }
     }
 }
@@ -115,14 +135,17 @@ pub fn external(service: &Service, port: &Port) -> Resolved {
     }
 }
 
+/// The endpoints of one service by address: their condition, and their node where it is known.
+type Merged<'a> = BTreeMap<SocketAddr, (Condition, Option<&'a Arc<str>>)>;
+
 /// Merges subsets, each with the number its port has there; Neg when there is none.
-fn collect<'a>(subsets: impl Iterator<Item = (&'a Subset, u16)>) -> Resolved {
+fn collect<'a>(subsets: impl Iterator<Item = (&'a Subset, u16)>, leaving: Leaving) -> Resolved {
     let mut subsets = subsets.peekable();
     if subsets.peek().is_none() {
         return Resolved::Neg;
     }
     // The same endpoint may be in two slices for a while, when Kubernetes moves it: its better state counts.
-    let mut merged = BTreeMap::<SocketAddr, (Condition, Option<&Arc<str>>)>::new();
+    let mut merged = Merged::new();
     for (subset, number) in subsets {
         for member in &subset.members {
             let addr = SocketAddr::new(member.ip, number);
@@ -136,11 +159,25 @@ fn collect<'a>(subsets: impl Iterator<Item = (&'a Subset, u16)>) -> Resolved {
             }
         }
     }
-    Resolved::Bound(usable(&merged))
+    Resolved::Bound(match leaving {
+        Leaving::Alone => usable(&merged),
+        Leaving::OnTheirNode => usable_by_node(&merged),
+    })
+}
+
+/// As [`usable`], but node by node. Endpoints whose node is not known count as being on one.
+fn usable_by_node(merged: &Merged<'_>) -> Vec<Endpoint> {
+    let mut nodes = BTreeMap::<Option<&Arc<str>>, Merged<'_>>::new();
+    for (addr, one) in merged {
+        nodes.entry(one.1).or_default().insert(*addr, *one);
+    }
+    let mut all: Vec<_> = nodes.values().flat_map(usable).collect();
+    all.sort_by_key(|endpoint| endpoint.addr);
+    all
 }
 
 /// The ready endpoints; those on their way out when there is no other; of the IP family that the service has.
-fn usable(merged: &BTreeMap<SocketAddr, (Condition, Option<&Arc<str>>)>) -> Vec<Endpoint> {
+fn usable(merged: &Merged<'_>) -> Vec<Endpoint> {
     let of = |condition, family: fn(&IpAddr) -> bool| -> Vec<Endpoint> {
         let chosen = merged
             .iter()

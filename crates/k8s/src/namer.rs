@@ -11,7 +11,7 @@ use naming::{Activity, Addr, Addrs, Bound, Endpoint, Name, Namer, Reads, Target}
 use serde_json::{Map, Value, json};
 
 use crate::cluster::Inner;
-use crate::merge::Port;
+use crate::merge::{Leaving, Port};
 use crate::objects::Key;
 use crate::view::{Answer, Found, Kind, Query};
 
@@ -37,6 +37,9 @@ pub enum NamerKind {
     Namespace(String),
     /// `/<namespace>/<port>/<service>`: the addresses of the Service's load balancer.
     External,
+    /// As [`NamerKind::Everywhere`], for services with one endpoint on each node: on a node without a ready one, that
+    /// which is on its way out is used as long as it serves.
+    Gateways,
 }
 
 impl NamerConfig {
@@ -48,6 +51,16 @@ impl NamerConfig {
             kind: NamerKind::Everywhere,
             label_selector: None,
             dns: None,
+        }
+    }
+
+    /// What `io.l5d.k8s.daemonset` asks for the routers of all nodes.
+    #[must_use]
+    pub fn gateways() -> Self {
+        let kind = NamerKind::Gateways;
+        Self {
+            kind,
+            ..Self::everywhere()
         }
     }
 
@@ -156,6 +169,10 @@ impl ServiceNamer {
             port: Port::read(&port),
             label,
             external,
+            leaving: match self.config.kind {
+                NamerKind::Gateways => Leaving::OnTheirNode,
+                _ => Leaving::Alone,
+            },
         };
         let id = if external {
             self.whole(&rest.take(used))
@@ -273,7 +290,7 @@ impl Namer for ServiceNamer {
             let rest = match &self.config.kind {
                 NamerKind::Namespace(own) if **own != *namespace => return None,
                 NamerKind::Namespace(_) => vec!["http", &*name],
-                NamerKind::Everywhere | NamerKind::External => vec![&*namespace, "http", &*name],
+                _ => vec![&*namespace, "http", &*name],
             };
             Some(whole.concat(&Path::utf8(rest)))
         });
@@ -300,8 +317,11 @@ impl Namer for ServiceNamer {
             let entry = endpoints
                 .entry(format!("{}{label}", query.service))
                 .or_insert_with(|| json!({}));
-            entry[query.port.to_string()] =
-                json!({"state": {"running": true, "value": addr.to_json()}});
+            let entry = &mut entry[query.port.to_string()];
+            // The routers' own service may be asked for in two ways: the namer's is the one shown.
+            if query.leaving == Leaving::Alone || entry.is_null() {
+                *entry = json!({"state": {"running": true, "value": addr.to_json()}});
+            }
         }
         json!({"endpoints": endpoints, "watches": watches})
     }

@@ -153,7 +153,7 @@ pub struct Member {
 pub enum Condition {
     /// Takes requests.
     Ready,
-    /// Is going away but still answers: used only when nothing else is there.
+    /// Is going away but still answers: used only when nothing else is there, see [`Leaving`](crate::merge::Leaving).
     Draining,
     /// Is not used.
     NotReady,

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use naming::{Addr, Addrs, Reads, Var};
 use serde::{Deserialize, Serialize};
 
-use crate::merge::{self, Port, Resolved};
+use crate::merge::{self, Leaving, Port, Resolved};
 use crate::objects::{Ingress, Key, Members, Object, Service};
 use crate::snapshot::{Content, Listed, Saved};
 use crate::table::{Change, Event, Scope, Table};
@@ -32,6 +32,8 @@ pub(crate) struct Query {
     pub(crate) label: Option<(Arc<str>, Arc<str>)>,
     /// The Service's load balancer instead of its endpoints.
     pub(crate) external: bool,
+    /// When endpoints on their way out are part of the answer.
+    pub(crate) leaving: Leaving,
 }
 
 /// The kinds of objects that are held.
@@ -375,8 +377,10 @@ impl State {
         let service = self.services.get(&query.service);
         let slices = self.slices(&query.service, query.label.as_ref());
         match (&query.port, service) {
-            (Port::Name(name), _) => merge::named(slices, name),
-            (Port::Number(number), Some(service)) => merge::numbered(slices, service, *number),
+            (Port::Name(name), _) => merge::named(slices, name, query.leaving),
+            (Port::Number(number), Some(service)) => {
+                merge::numbered(slices, service, *number, query.leaving)
+            }
             (Port::Number(_), None) => Resolved::Neg,
         }
     }
@@ -534,6 +538,7 @@ mod tests {
             port: Port::read(port),
             label: None,
             external: false,
+            leaving: Leaving::Alone,
         }
     }
 
@@ -779,20 +784,28 @@ mod tests {
                 .filter(|members| *members.service == *service)
                 .cloned()
                 .collect();
-            for port in ["http", "admin"] {
-                let want = merge::tests::reference(&own, port);
-                let found = match view.find(query(service, port), &mut Reads::new()) {
+            for (port, leaving) in [
+                ("http", Leaving::Alone),
+                ("admin", Leaving::Alone),
+                ("http", Leaving::OnTheirNode),
+            ] {
+                let want = merge::tests::reference(&own, port, leaving);
+                let asked = Query {
+                    leaving,
+                    ..query(service, port)
+                };
+                let found = match view.find(asked.clone(), &mut Reads::new()) {
                     Found::Bound(answer) => {
                         let found = sorted(&answer.addr.get());
-                        held.push((query(service, port), answer));
+                        held.push((asked.clone(), answer));
                         found
                     }
                     Found::Neg => None,
                     Found::Pending(_) => panic!("listed long ago"),
                 };
-                assert_eq!(found, want, "{service} {port}");
+                assert_eq!(found, want, "{service} {port} {leaving:?}");
                 // Whoever has had an answer since long ago sees the same.
-                for (_, answer) in held.iter().filter(|(own, _)| *own == query(service, port)) {
+                for (_, answer) in held.iter().filter(|(own, _)| *own == asked) {
                     assert_eq!(sorted(&answer.addr.get()), want, "{service} {port}, held");
                 }
             }

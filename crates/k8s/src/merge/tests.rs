@@ -47,6 +47,7 @@ fn bound(addrs: &[&str]) -> Option<Vec<String>> {
 }
 
 use Condition::{Draining, NotReady, Ready};
+use Leaving::{Alone, OnTheirNode};
 
 #[test]
 fn what_looks_like_a_number_is_one() {
@@ -69,11 +70,11 @@ fn each_slice_keeps_its_own_port_number() {
         ),
     ];
     assert_eq!(
-        addrs(&named(slices.iter(), "http")),
+        addrs(&named(slices.iter(), "http", Alone)),
         bound(&["10.0.0.1:8080", "10.0.0.1:8081", "10.0.0.2:8081"])
     );
     assert_eq!(
-        addrs(&named(slices.iter(), "admin")),
+        addrs(&named(slices.iter(), "admin", Alone)),
         bound(&["10.0.0.1:9990"])
     );
 }
@@ -84,9 +85,12 @@ fn no_such_port_is_neg_and_nothing_ready_is_empty() {
         &[port("http", 1), port("", 2)],
         &[member("10.0.0.1", NotReady)],
     )];
-    assert_eq!(named(slices.iter(), "nope"), Resolved::Neg);
-    assert_eq!(named([].iter(), "http"), Resolved::Neg);
-    assert_eq!(named(slices.iter(), "http"), Resolved::Bound(Vec::new()));
+    assert_eq!(named(slices.iter(), "nope", Alone), Resolved::Neg);
+    assert_eq!(named([].iter(), "http", Alone), Resolved::Neg);
+    assert_eq!(
+        named(slices.iter(), "http", Alone),
+        Resolved::Bound(Vec::new())
+    );
 }
 
 #[test]
@@ -95,12 +99,50 @@ fn endpoints_on_their_way_out_serve_only_alone() {
         &[port("http", 1)],
         &[member("10.0.0.1", Draining), member("10.0.0.2", Ready)],
     )];
-    assert_eq!(addrs(&named(both.iter(), "http")), bound(&["10.0.0.2:1"]));
+    assert_eq!(
+        addrs(&named(both.iter(), "http", Alone)),
+        bound(&["10.0.0.2:1"])
+    );
     let alone = [slice(
         &[port("http", 1)],
         &[member("10.0.0.1", Draining), member("10.0.0.3", NotReady)],
     )];
-    assert_eq!(addrs(&named(alone.iter(), "http")), bound(&["10.0.0.1:1"]));
+    assert_eq!(
+        addrs(&named(alone.iter(), "http", Alone)),
+        bound(&["10.0.0.1:1"])
+    );
+}
+
+#[test]
+fn a_gateway_on_its_way_out_serves_its_node_until_there_is_a_ready_one() {
+    let on = |ip: &str, condition, node: &str| Member {
+        node: Some(node.into()),
+        ..member(ip, condition)
+    };
+    let replaced = [slice(
+        &[port("http", 1)],
+        &[
+            on("10.0.0.1", Draining, "a"),
+            on("10.0.0.2", NotReady, "a"),
+            on("10.0.0.3", Ready, "b"),
+            on("10.0.0.4", Draining, "b"),
+        ],
+    )];
+    let got = |leaving| addrs(&named(replaced.iter(), "http", leaving));
+    assert_eq!(got(OnTheirNode), bound(&["10.0.0.1:1", "10.0.0.3:1"]));
+    assert_eq!(got(Alone), bound(&["10.0.0.3:1"]));
+    // Of each pod once, whatever the families of its neighbours.
+    let both = [
+        slice(&[port("http", 1)], &[on("10.0.0.1", Draining, "a")]),
+        slice(
+            &[port("http", 1)],
+            &[on("fd00::1", Draining, "a"), on("fd00::2", Ready, "b")],
+        ),
+    ];
+    assert_eq!(
+        addrs(&named(both.iter(), "http", OnTheirNode)),
+        bound(&["10.0.0.1:1", "[fd00::2]:1"])
+    );
 }
 
 #[test]
@@ -108,10 +150,13 @@ fn a_pod_of_two_families_counts_once() {
     let v4 = slice(&[port("http", 1)], &[member("10.0.0.1", Ready)]);
     let v6 = slice(&[port("http", 1)], &[member("fd00::1", Ready)]);
     assert_eq!(
-        addrs(&named([v6.clone(), v4].iter(), "http")),
+        addrs(&named([v6.clone(), v4].iter(), "http", Alone)),
         bound(&["10.0.0.1:1"])
     );
-    assert_eq!(addrs(&named([v6].iter(), "http")), bound(&["[fd00::1]:1"]));
+    assert_eq!(
+        addrs(&named([v6].iter(), "http", Alone)),
+        bound(&["[fd00::1]:1"])
+    );
 }
 
 #[test]
@@ -126,7 +171,7 @@ fn the_better_of_two_entries_for_one_address_counts() {
         &[member("10.0.0.1", Ready), on("m", NotReady)],
     );
     for slices in [[&one, &two], [&two, &one]] {
-        let Resolved::Bound(got) = named(slices.into_iter(), "http") else {
+        let Resolved::Bound(got) = named(slices.into_iter(), "http", Alone) else {
             panic!()
         };
         assert_eq!(got, [Endpoint::new("10.0.0.1:1".parse().unwrap()).on("n")]);
@@ -143,7 +188,7 @@ fn a_thousand_endpoints_in_many_slices_are_one_set() {
             slice(&[port("http", 80)], &members)
         })
         .collect();
-    let Resolved::Bound(got) = named(slices.iter(), "http") else {
+    let Resolved::Bound(got) = named(slices.iter(), "http", Alone) else {
         panic!()
     };
     assert_eq!(got.len(), 1200);
@@ -182,13 +227,13 @@ fn a_number_is_the_services_port() {
         (8080, None),
     ] {
         assert_eq!(
-            addrs(&numbered(slices.iter(), &service, number)),
+            addrs(&numbered(slices.iter(), &service, number, Alone)),
             want,
             "{number}"
         );
     }
     assert_eq!(
-        numbered([slice(&[], &[])].iter(), &service, 81),
+        numbered([slice(&[], &[])].iter(), &service, 81, Alone),
         Resolved::Neg
     );
 }
@@ -198,7 +243,7 @@ fn a_single_port_without_a_name_is_reached_by_its_number() {
     let service = service(&[("", 80, TargetPort::Name("web".into()))]);
     let slices = [slice(&[port("", 8080)], &[member("10.0.0.1", Ready)])];
     assert_eq!(
-        addrs(&numbered(slices.iter(), &service, 80)),
+        addrs(&numbered(slices.iter(), &service, 80, Alone)),
         bound(&["10.0.0.1:8080"])
     );
 }
@@ -248,52 +293,48 @@ pub(crate) fn any_slice() -> impl Strategy<Value = Members> {
     })
 }
 
-/// The same by words: gather all, throw out what a better one makes superfluous.
-pub(crate) fn reference(slices: &[Members], name: &str) -> Option<Vec<SocketAddr>> {
+/// The same by words: gather all, throw out what a better one makes superfluous, on each node or altogether.
+pub(crate) fn reference(
+    slices: &[Members],
+    name: &str,
+    leaving: Leaving,
+) -> Option<Vec<SocketAddr>> {
     let mut all = Vec::new();
     let mut known = false;
     for subset in slices.iter().flat_map(|slice| slice.subsets.clone()) {
         for port in subset.ports.iter().filter(|port| *port.name == *name) {
             known = true;
-            all.extend(
-                subset
-                    .members
-                    .iter()
-                    .map(|m| (SocketAddr::new(m.ip, port.number), m.condition)),
-            );
+            all.extend(subset.members.iter().map(|m| {
+                let addr = SocketAddr::new(m.ip, port.number);
+                (addr, m.condition, m.node.is_none(), m.node.clone())
+            }));
         }
     }
-    let ready: Vec<_> = all
-        .iter()
-        .filter(|(_, condition)| *condition == Ready)
-        .collect();
-    let draining: Vec<_> = all
-        .iter()
-        .filter(|(_, condition)| *condition == Draining)
-        .collect();
-    let chosen = if ready.is_empty() { draining } else { ready };
-    let has_v4 = chosen.iter().any(|(addr, _)| addr.is_ipv4());
-    let mut addrs: Vec<_> = chosen
-        .iter()
-        .map(|(addr, _)| *addr)
-        .filter(|addr| addr.is_ipv4() == has_v4)
-        .collect();
-    addrs.sort();
-    addrs.dedup();
+    // The best of each address comes first.
+    all.sort();
+    all.dedup_by_key(|(addr, ..)| *addr);
+    let group = |node: &Option<Arc<str>>| (leaving == OnTheirNode).then(|| node.clone());
+    let chosen = all.iter().filter(|(addr, condition, _, node)| {
+        let rank = |addr: &SocketAddr, condition| (condition, addr.is_ipv6());
+        let neighbours = all.iter().filter(|(.., other)| group(other) == group(node));
+        let best = neighbours.map(|(addr, condition, ..)| rank(addr, *condition));
+        *condition != NotReady && best.min() == Some(rank(addr, *condition))
+    });
+    let addrs = chosen.map(|(addr, ..)| *addr).collect();
     known.then_some(addrs)
 }
 
 proptest! {
     #[test]
     fn the_merge_is_as_the_reference_whatever_the_order(slices in proptest::collection::vec(any_slice(), 0..5)) {
-        for name in ["http", "admin", ""] {
-            let got = named(slices.iter(), name);
+        for (name, leaving) in [("http", Alone), ("admin", OnTheirNode), ("", Alone), ("http", OnTheirNode)] {
+            let got = named(slices.iter(), name, leaving);
             let found = match &got {
                 Resolved::Neg => None,
                 Resolved::Bound(endpoints) => Some(endpoints.iter().map(|endpoint| endpoint.addr).collect()),
             };
-            prop_assert_eq!(found, reference(&slices, name));
-            prop_assert_eq!(&named(slices.iter().rev(), name), &got);
+            prop_assert_eq!(found, reference(&slices, name, leaving));
+            prop_assert_eq!(&named(slices.iter().rev(), name, leaving), &got);
         }
     }
 }

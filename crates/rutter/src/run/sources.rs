@@ -198,7 +198,7 @@ impl Sources {
                     service: service.to_string(),
                     host_network: *host_network,
                 };
-                let namer = self.cluster(api).namer(k8s::NamerConfig::everywhere());
+                let namer = self.cluster(api).namer(k8s::NamerConfig::gateways());
                 Arc::new(transform::DaemonSet::at(prefix, &config, namer))
             }
             TransformerKind::LocalNode {
