@@ -99,6 +99,8 @@ class Routes(Admin):
                          ("out", "/#/io.l5d.fs/web", "{}:{}".format(*self.server.address), 200))
         refused = until(lambda: named("/svc/nobody"), "the refused one is shown")
         self.assertEqual(refused[0]["code"], "RT-E101")
+        taken = json.loads(self.ask("/requests.json")["body"])["passed"]
+        self.assertEqual(taken, self.json("/admin/metrics.json")[f"rt/out/server/127.0.0.1/{self.router.port}/requests"])
         page = self.ask("/requests")["body"].decode()
         self.assertIn("/svc/web", page)
 

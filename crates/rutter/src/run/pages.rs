@@ -13,6 +13,7 @@ use router::Router;
 use serde_json::{Map, Value, json};
 use telemetry::log::LogHandle;
 use telemetry::metrics::Registry;
+use telemetry::metrics::linkerd::{self, JsonOptions};
 use telemetry::span::RecentRequest;
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +78,7 @@ pub(super) fn shelf(shown: &Shown<'_>) -> anyhow::Result<Admin> {
     admin = admin
         .overview(registry, infos.clone(), readiness.clone())
         .delegator(infos, delegate(routers.to_vec()))
-        .requests(recent(reports))
+        .requests(recent(reports, registry.clone()))
         .help()
         .metrics(registry)
         .readiness(readiness.clone())
@@ -100,6 +101,9 @@ pub(super) fn shelf(shown: &Shown<'_>) -> anyhow::Result<Admin> {
         );
     for (path, prefix) in &reports.prometheus {
         admin = admin.linkerd_prometheus(registry, path, prefix);
+    }
+    if reports.influxdb {
+        admin = admin.linkerd_influxdb(registry);
     }
     for router in routers {
         let names = router.names().clone();
@@ -239,7 +243,27 @@ fn state(sources: &Sources) -> impl Fn() -> Value + Send + Sync + 'static {
     }
 }
 
-fn recent(reports: &Reports) -> impl Fn() -> RequestsView + Send + Sync + 'static {
+/// How many requests the listeners took since the start.
+fn requests_taken(registry: &Registry) -> u64 {
+    let options = JsonOptions {
+        under: Some("rt".to_owned()),
+        ..JsonOptions::default()
+    };
+    let all = linkerd::json(registry, &options).ok();
+    let all: Map<String, Value> = all
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
+    let of_server = |name: &String| name.contains("/server/") && name.ends_with("/requests");
+    all.iter()
+        .filter(|(name, _)| of_server(name))
+        .filter_map(|(_, count)| count.as_u64())
+        .sum()
+}
+
+fn recent(
+    reports: &Reports,
+    registry: Registry,
+) -> impl Fn() -> RequestsView + Send + Sync + 'static {
     let (recent, sample_rate, capacity) = (
         reports.recent.clone(),
         reports.recent_rate,
@@ -249,7 +273,7 @@ fn recent(reports: &Reports) -> impl Fn() -> RequestsView + Send + Sync + 'stati
         rows: recent.requests().into_iter().map(row).collect(),
         sample_rate,
         capacity,
-        passed: 0,
+        passed: requests_taken(&registry),
     }
 }
 
