@@ -8,32 +8,9 @@ import time
 import unittest
 import urllib.parse
 
-from harness.router import Router, Server, answering, free_port, head, runner, until
+from harness.router import Collector, Router, Server, answering, free_port, head, runner, until
 
 CODE = re.compile(r"RT-E\d{3}")
-
-
-class Collector:
-    """Zipkin's HTTP API, as far as spans are sent there; use as a context manager."""
-
-    def __init__(self):
-        self.spans, self.server = [], Server(self.serve)
-        self.port = self.server.address[1]
-
-    def serve(self, connection):
-        while True:
-            _, fields = connection.head()
-            self.spans += json.loads(connection.reader.body(fields, False)[0])
-            connection.send(head("HTTP/1.1 202 Accepted", "Content-Length: 0"))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *args):
-        self.server.__exit__(*args)
-
-    def exporter(self):
-        return f"- {{kind: io.l5d.zipkin, host: 127.0.0.1, port: {self.port}, transport: http, sampleRate: 1.0}}"
 
 
 def closes(connection):

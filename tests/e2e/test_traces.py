@@ -1,7 +1,10 @@
 """Trace contexts of every spelling, over two hops: taken, continued by both routers, and passed on to the application."""
+import os
+import pathlib
+import tempfile
 import unittest
 
-from harness.router import Router, Server, answering, head, runner
+from harness.router import Collector, Router, Server, answering, head, runner, until
 
 #: 128 bits, as W3C has them; Linkerd's own header carries the lower half as its trace id and the upper half behind the flags.
 TRACE, SPAN = "463ac35c9f6413ad48485a3953bb6124", "a2fb4a1d1a96d312"
@@ -28,6 +31,26 @@ class Hops:
         answer = self.near.request("web", headers=[list(one) for one in headers])
         assert answer.get("status") == 200, answer
         return self.seen[-1]
+
+
+class Renamed(unittest.TestCase):
+    def test_a_collector_whose_name_leads_elsewhere_later_is_found_there(self):
+        """The name is in a file of hosts that only this router sees."""
+        hosts = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "hosts"
+        hosts.write_text("127.0.0.2 collector\n")
+        old = self.enterContext(Collector("127.0.0.2"))
+        new = self.enterContext(Collector("127.0.0.3", old.port))
+        root = [] if os.geteuid() == 0 else ["--map-root-user"]
+        alone = ["unshare", *root, "--mount", "sh", "-ec", 'mount --bind "$1" /etc/hosts; shift; exec "$@"', "sh", hosts]
+        edit = lambda text: text.replace("telemetry:\n", f"telemetry:\n{old.exporter('collector')}\n")
+        server = self.enterContext(Server(answering()))
+        router = self.enterContext(Router(names={"web": [server.address]}, edit=edit, within=alone))
+        for collector, other in ((old, new), (new, old)):
+            self.assertEqual(router.request("web").get("status"), 200)
+            until(lambda: len(collector.spans) >= 2, "the request's spans are there")
+            self.assertEqual(other.spans, [])
+            old.spans.clear()
+            hosts.write_text("127.0.0.3 collector\n")
 
 
 class TwoHops(unittest.TestCase):

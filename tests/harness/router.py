@@ -1,4 +1,5 @@
 """The built program as a child process, its names in files, and scripted servers around it."""
+import json
 import os
 import pathlib
 import shutil
@@ -52,12 +53,12 @@ def until(condition, what, patience=PATIENCE_S):
 
 
 class Process:
-    """A process of the program, with its output in a file."""
+    """A process of the program, with its output in a file. `within` is a command that runs the program in its own place."""
 
-    def __init__(self, arguments, directory, env=None, name="rutter", **kwargs):
+    def __init__(self, arguments, directory, env=None, name="rutter", within=(), **kwargs):
         self.log = pathlib.Path(directory) / f"{name}.log"
         with self.log.open("ab") as log:
-            self.child = subprocess.Popen([os.environ.get("RUTTER") or str(program()), *map(str, arguments)], cwd=directory,
+            self.child = subprocess.Popen([*map(str, within), os.environ.get("RUTTER") or str(program()), *map(str, arguments)], cwd=directory,
                                           stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                           env={**os.environ, **(env or {})}, start_new_session=True, **kwargs)
 
@@ -214,10 +215,10 @@ class Server:
     connection is kept in `errors`, for the test to look at.
     """
 
-    def __init__(self, script, host="127.0.0.1"):
+    def __init__(self, script, host="127.0.0.1", port=0):
         self.script, self.errors, self.connections = script, [], 0
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.socket = socket.create_server((host, 0), family=family, backlog=256)
+        self.socket = socket.create_server((host, port), family=family, backlog=256)
         self.address = self.socket.getsockname()[:2]
         threading.Thread(target=self.accept, daemon=True).start()
 
@@ -253,6 +254,30 @@ class Server:
             self.errors.append(error)
         finally:
             accepted.close()
+
+
+class Collector:
+    """Zipkin's HTTP API, as far as spans are sent there; use as a context manager."""
+
+    def __init__(self, host="127.0.0.1", port=0):
+        self.spans, self.server = [], Server(self.serve, host, port)
+        self.port = self.server.address[1]
+
+    def serve(self, connection):
+        while True:
+            _, fields = connection.head()
+            self.spans += json.loads(connection.reader.body(fields, False)[0])
+            connection.send(head("HTTP/1.1 202 Accepted", "Content-Length: 0", "Connection: close"))
+            return
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        self.server.__exit__(*args)
+
+    def exporter(self, host="127.0.0.1"):
+        return f"- {{kind: io.l5d.zipkin, host: {host}, port: {self.port}, transport: http, sampleRate: 1.0}}"
 
 
 def answering(body=b"hello", status="200 OK", headers=()):
