@@ -46,6 +46,18 @@ impl Admin {
         });
         self.page(path, page)
     }
+
+    /// Linkerd's page for InfluxDB: `io.l5d.influxdb`. Its lines carry the `Host` they were asked with.
+    #[must_use]
+    pub fn linkerd_influxdb(self, registry: &Registry) -> Self {
+        let registry = registry.clone();
+        let page = get(move |headers: HeaderMap| async move {
+            let host = headers.get(header::HOST).and_then(|v| v.to_str().ok());
+            let kind = [(header::CONTENT_TYPE, "text/plain;charset=utf-8")];
+            (kind, linkerd::influxdb(&registry, host.unwrap_or("none")))
+        });
+        self.page("/admin/metrics/influxdb", page)
+    }
 }
 
 fn metrics_json(registry: &Registry, asked: Asked) -> Response {

@@ -220,6 +220,7 @@ async fn metrics_json_has_a_tree_and_names_a_missing_subtree() {
     let router = shelf()
         .metrics(&registry)
         .linkerd_prometheus(&registry, "/admin/metrics/prometheus", "")
+        .linkerd_influxdb(&registry)
         .into_router();
     assert_eq!(
         get(&router, "/admin/metrics.json").await.json()["rt/out/service/svc/web/requests"],
@@ -242,6 +243,16 @@ async fn metrics_json_has_a_tree_and_names_a_missing_subtree() {
         lines.contains("rt:service:requests{rt=\"out\", service=\"svc/web\"} 3"),
         "{lines}"
     );
+    for (host, want) in [(Some("node-a:9990"), "node-a:9990"), (None, "none")] {
+        let mut request = Request::get("/admin/metrics/influxdb");
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        let answer = send(&router, request.body(Body::empty()).unwrap()).await;
+        let line = format!("rt:service,host={want},rt=out,service=svc/web requests=3\n");
+        assert!(answer.body.contains(&line), "{}", answer.body);
+        assert!(answer.kind().unwrap().starts_with("text/plain"));
+    }
     assert!(
         get(&router, "/metrics")
             .await

@@ -59,6 +59,11 @@ impl Histo {
         0
     }
 
+    /// Each value and how often it was counted, in rising order.
+    pub fn values(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.counts.iter().map(|(bucket, n)| (middle(*bucket), *n))
+    }
+
     /// As [`quantile`](Self::quantile), in percent: `percentile(99.9)`.
     pub fn percentile(&self, percent: f64) -> u64 {
         self.quantile(percent / 100.0)

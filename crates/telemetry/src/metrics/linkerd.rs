@@ -1,4 +1,5 @@
-//! Linkerd 1's pages: `/admin/metrics.json` and `/admin/metrics/prometheus`, with its names, so that its dashboards keep working.
+//! Linkerd 1's pages: `/admin/metrics.json`, `/admin/metrics/prometheus` and `/admin/metrics/influxdb`, with its names, so that
+//! its dashboards keep working.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +8,13 @@ use super::registry::{Reading, Registry};
 use super::text::{Labels, line, number};
 use crate::cells::Histo;
 
+mod influx;
 mod names;
+mod statsd;
 
+pub use influx::influxdb;
 pub use names::{Described, NAMES, undescribed};
+pub use statsd::{StatsdConfig, push_statsd};
 
 /// How `/admin/metrics.json` is wanted; its query parameters.
 #[derive(Debug, Clone, Default)]

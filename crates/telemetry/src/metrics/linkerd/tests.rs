@@ -276,3 +276,56 @@ fn every_name_that_is_served_is_described() {
     ));
     assert_eq!(undescribed(&registry), ["service: novelties"]);
 }
+
+#[test]
+fn the_influxdb_page_has_a_line_for_each_place_with_its_metrics_as_fields() {
+    let (registry, _kept) = busy();
+    let page = influxdb(&registry, "a:9990");
+    let line = |start: &str| {
+        let found = lines(&page, start);
+        assert_eq!(found.len(), 1, "{start}\n{page}");
+        found[0].split_once(' ').unwrap()
+    };
+    let (_, fields) = line("rt:server,host=a:9990,rt=out,server=127.0.0.1/4140 ");
+    for want in ["requests=2", "success=1", "failures=1"] {
+        assert!(fields.split(',').any(|field| field == want), "{fields}");
+    }
+    assert!(!fields.contains("request_latency_ms"), "{fields}");
+    let (_, fields) = line("rt:server:status,host=a:9990,rt=out,server=127.0.0.1/4140 ");
+    assert_eq!(fields, "200=1,2XX=1,503=1,5XX=1");
+    let (_, fields) = line("rt:service:failures,host=a:9990,rt=out,service=svc/web ");
+    assert_eq!(fields, "com.example.Sad=1");
+    line("rt:client:service,client=#/io.l5d.fs/web,host=a:9990,rt=out,service=svc/web ");
+    assert!(line("jvm,host=a:9990 ").1.contains("uptime="), "{page}");
+    registry.summarise();
+    let page = influxdb(&registry, "none");
+    let fields = lines(&page, "rt:service,host=none,")[0];
+    for want in [
+        "request_latency_ms_count=2",
+        "request_latency_ms_sum=12",
+        "request_latency_ms_avg=6",
+    ] {
+        assert!(fields.contains(want), "{fields}");
+    }
+    for suffix in ["min", "max", "p50", "p90", "p95", "p99", "p999", "p9999"] {
+        let name = format!("request_latency_ms_{suffix}=");
+        assert!(fields.contains(&name), "{name}: {fields}");
+    }
+}
+
+#[test]
+fn a_line_of_the_influxdb_page_can_be_read_whatever_the_names_are() {
+    let registry = Registry::new();
+    let _kept = [
+        fixed(&registry, &["rt", "a,b c=d\ne\\"], "requests", 1),
+        fixed(&registry, &[], "top", 2),
+        fixed(&registry, &["namer", "#/io.l5d.k8s"], "x y", 3),
+    ];
+    let page = influxdb(&registry, "h");
+    assert_eq!(
+        lines(&page, "rt"),
+        [r"rt,host=h,rt=a\,b\ c\=d_e requests=1"]
+    );
+    assert_eq!(lines(&page, "root"), ["root,host=h top=2"]);
+    assert_eq!(lines(&page, "namer"), [r"namer:__io_l5d_k8s,host=h x\ y=3"]);
+}
