@@ -34,6 +34,8 @@ pub(crate) struct Call<'a> {
     /// Of the branch that the last attempt went to.
     pair: Option<Arc<PairStats>>,
     pub(crate) retries: u64,
+    /// It stands in the counters already.
+    counted: bool,
     ended: bool,
 }
 
@@ -64,6 +66,7 @@ impl<'a> Call<'a> {
             service: None,
             pair: None,
             retries: 0,
+            counted: false,
             ended: false,
         }
     }
@@ -198,18 +201,37 @@ impl<'a> Call<'a> {
             exception,
             latency_us,
         };
-        self.ends.stats.requests.end(&outcome);
+        self.count(&outcome);
+        if self.began_us > 0 {
+            self.span(&outcome);
+        }
+    }
+
+    /// It is answered as far as its counters go, though it goes on as a tunnel: how long that lasts is no latency.
+    pub(crate) fn answered(&mut self, status: u16, success: bool) {
+        let latency_us = self.began.elapsed().as_micros() as u64;
+        self.count(&Outcome {
+            status: Some(status),
+            success,
+            code: None,
+            exception: None,
+            latency_us,
+        });
+    }
+
+    fn count(&mut self, outcome: &Outcome<'_>) {
+        if std::mem::replace(&mut self.counted, true) {
+            return;
+        }
+        self.ends.stats.requests.end(outcome);
         if let Some(service) = &self.service {
-            service.stats.requests.end(&outcome);
+            service.stats.requests.end(outcome);
             service.stats.retries_per_request.record(self.retries);
         }
         match &self.pair {
-            Some(pair) => pair.outcomes.end(&outcome),
+            Some(pair) => pair.outcomes.end(outcome),
             // Without a label of its name, see `ServiceStats::resolved`.
-            None => self.local.stats.outcomes.end(&outcome),
-        }
-        if self.began_us > 0 {
-            self.span(&outcome);
+            None => self.local.stats.outcomes.end(outcome),
         }
     }
 

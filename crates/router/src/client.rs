@@ -20,6 +20,7 @@ use crate::io::{Blocks, Buffer, Io};
 use crate::settings::ClientSettings;
 use crate::stats::{ClientGauges, ClientStats};
 use crate::timer::Timer;
+use crate::tunnel;
 
 /// What all workers share of one bound name.
 pub(crate) struct ClientShared {
@@ -229,6 +230,12 @@ impl Client {
         self.picker.borrow_mut().update(new);
         self.stats.updates.incr();
         self.shared.gauges.endpoints.set(new.len() as i64);
+    }
+
+    /// Whether its endpoints are proxies, to which CONNECT is passed on.
+    pub(crate) fn leads_to_proxies(&self) -> bool {
+        let configured = self.shared.settings.proxies;
+        configured.unwrap_or_else(|| tunnel::leads_to_proxies(&self.shared.id))
     }
 
     /// An endpoint for the next attempt; `None` when there is none at all.

@@ -19,6 +19,7 @@ use crate::io::{BLOCK, Buffer, Io};
 use crate::respond::{self, Answering, RouteError};
 use crate::routes::Local;
 use crate::stats::ServerStats;
+use crate::tunnel::Wish;
 
 /// A head must be complete this long after its first byte.
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -74,6 +75,9 @@ pub(crate) struct Job {
     pub(crate) formats: Formats,
     pub(crate) client_http10: bool,
     pub(crate) client_keeps: bool,
+    pub(crate) wish: Wish,
+    /// What the client offers to speak, when `wish` is an upgrade.
+    pub(crate) protocols: Vec<u8>,
 }
 
 /// What came of waiting for a head.
@@ -139,7 +143,8 @@ pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr)
         ends.stats.received.add(down.received - received);
         ends.stats.sent.add(down.sent - sent);
         (sent, received) = (down.sent, down.received);
-        if after == After::Close {
+        polite |= after == After::Cut;
+        if after != After::Keep {
             break;
         }
     }

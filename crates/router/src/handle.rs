@@ -23,12 +23,15 @@ use crate::identify::{identify_head, without_segments};
 use crate::respond::{self, Answering, RouteError};
 use crate::routes::{Branch, Local, Route, To, Tree, choose};
 use crate::settings::Balancer;
+use crate::tunnel::{self, Tunnel, Wish};
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum After {
     Keep,
     Close,
+    /// It is cut off: its client must not take this for an orderly end.
+    Cut,
 }
 
 /// Attempts to reach an endpoint for one request that was provably never sent.
@@ -82,6 +85,7 @@ async fn route(
     let settings = &local.router.settings;
     let server = &settings.servers[ends.server];
     let absolute = job.request.take_absolute_form(); // what a client with http_proxy sends
+    tunnel::wish(job); // an answer, an upgrade, a tunnel
     let mut context = context::take(
         &mut job.request,
         settings.trace_propagator,
@@ -102,6 +106,7 @@ async fn route(
         .router
         .enter(ends.server)
         .ok_or(RouteError::TooMany(limit))?;
+    tunnel::allow(job, server)?;
 
     // Host: web -> /svc/web
     identify_head(
@@ -133,9 +138,6 @@ async fn route(
     match &branch.to {
         To::Nowhere(cause) => Err(unbound(local, &route, &context, cause.clone(), down).await),
         To::Forbidden(endpoint) => Err(forbidden(&route, *endpoint, ends.peer)),
-        _ if job.request.is_method(Method::Connect) => Err(RouteError::Connect {
-            path: route.service.shared.path.clone(),
-        }),
         To::Status(status) => Ok(answer_status(*status, local, down, job, body, call).await),
         To::Client { client, pair, .. } => {
             call.client(pair);
@@ -145,8 +147,16 @@ async fn route(
             );
             prepare_head(local, ends, job, &context, absolute, timeout);
             let own = &context.dtab;
-            let mut attempts =
-                Attempts::new(local, ends, &route, own, client, &branch, call.began());
+            let mut attempts = Attempts::new(
+                local,
+                ends,
+                &route,
+                own,
+                client,
+                &branch,
+                call.began(),
+                job.wish,
+            );
             attempts.run(down, job, body, call).await
         }
     }
@@ -251,6 +261,7 @@ fn prepare_head(
     let server = &settings.servers[ends.server];
     let head = &mut job.request;
     strip_hop_by_hop(head);
+    tunnel::offer(head, job.wish, &job.protocols);
     // This router tells the client to go on, as Linkerd 1 does.
     head.remove("Expect");
     if head.version() == Version::Http11 && head.get("Host").is_none() {
@@ -355,6 +366,9 @@ struct Attempts<'a> {
     budget_spent: bool,
     /// All endpoints were ejected, and until when the one is that was tried all the same.
     ejected: Option<Instant>,
+    wish: Wish,
+    /// The endpoint is where a CONNECT leads: it gets the tunnel's bytes, and no request.
+    at_the_end: bool,
 }
 
 /// An attempt that got a connection.
@@ -424,6 +438,7 @@ impl<'a> Attempts<'a> {
         client: &'a Client,
         branch: &'a Branch,
         began: Instant,
+        wish: Wish,
     ) -> Self {
         let To::Client { pair, .. } = &branch.to else {
             unreachable!("attempts are made of branches with a client")
@@ -462,6 +477,8 @@ impl<'a> Attempts<'a> {
             waits: Waits::default(),
             budget_spent: false,
             ejected: None,
+            wish,
+            at_the_end: wish == Wish::Tunnel && !client.leads_to_proxies(),
         }
     }
 
@@ -611,7 +628,7 @@ impl<'a> Attempts<'a> {
         let blocks = &self.local.worker.blocks;
         // After a pooled connection that was found closed, the next ones may be, too: the repeat makes its own.
         let pooled = match self.requeues {
-            0 => self.client.reuse(&endpoint, blocks, attempt.began),
+            0 if !self.at_the_end => self.client.reuse(&endpoint, blocks, attempt.began),
             _ => None,
         };
         let mut up = match pooled {
@@ -631,6 +648,19 @@ impl<'a> Attempts<'a> {
         };
         let interim = !job.client_http10;
         job.response.reset();
+        if self.at_the_end {
+            tunnel::connected(&mut job.response);
+            let all_sent = true;
+            return Ok(Sent {
+                up,
+                endpoint,
+                load,
+                all_sent,
+            });
+        }
+        if self.wish == Wish::Upgrade {
+            job.response.allow_upgrade();
+        }
         let mut exchange = Exchange::new(down, &mut up, body, &job.up);
         let result = exchange
             .until_head(
@@ -917,7 +947,8 @@ impl<'a> Attempts<'a> {
             up.buffer.clear();
             whole = true;
         }
-        if whole && all_sent && job.response.keep_alive() && up.buffer.is_empty() {
+        let keeps = job.response.keep_alive() && !self.wish.is_tunnel();
+        if whole && all_sent && keeps && up.buffer.is_empty() {
             self.client.put_back(&endpoint, up, Instant::now());
         }
     }
@@ -995,9 +1026,12 @@ impl<'a> Attempts<'a> {
             all_sent,
         } = sent;
         let method = job.request.known_method();
+        let granted = self.wish.is_granted(job.response.status());
+        let judged = tunnel::judge(job, all_sent);
         let response = &mut job.response;
         let status = response.status();
-        let framing = match response.framing(method) {
+        let framing = match judged.and_then(|()| response.framing(method)) {
+            Ok(_) if granted => Framing::None,
             Ok(framing) => framing,
             Err(error) => {
                 let (path, id) = (
@@ -1016,7 +1050,8 @@ impl<'a> Attempts<'a> {
                 return refuse(self.local, self.ends, down, job, Some(body), call, &error).await;
             }
         };
-        let up_keeps = response.keep_alive() && framing != Framing::UntilClose;
+        let up_keeps =
+            response.keep_alive() && framing != Framing::UntilClose && !self.wish.is_tunnel();
         strip_hop_by_hop(response);
         let server = &self.local.router.settings.servers[self.ends.server];
         let hidden = server.clear_context && response.get("l5d-err").is_some();
@@ -1048,6 +1083,7 @@ impl<'a> Attempts<'a> {
             Version::Http11
         });
         match (after, job.client_http10) {
+            _ if granted => tunnel::grant(response, self.wish, &job.protocols),
             (After::Close, false) => response.append(b"Connection", b"close"),
             (After::Keep, true) => response.append(b"Connection", b"keep-alive"),
             _ => {}
@@ -1065,6 +1101,10 @@ impl<'a> Attempts<'a> {
             response.remove("Transfer-Encoding");
         }
         response.write(&mut down.out);
+        if granted {
+            let sent = (up, load, status);
+            return self.tunnel(down, job, call, sent, (attempt, facts)).await;
+        }
         let mut exchange = Exchange::new_forwarding(down, &mut up, body, all_sent);
         let end = exchange.forward(framing, reframe).await;
         let all_sent = exchange.all_sent();
@@ -1098,6 +1138,42 @@ impl<'a> Attempts<'a> {
         body.finish(&mut down.buffer);
         after
     }
+
+    /// The client's connection is a tunnel from here on, until it ends; `down.out` holds the head that says so.
+    async fn tunnel(
+        &self,
+        down: &mut Downstream,
+        job: &Job,
+        call: &mut Call<'_>,
+        (mut up, load, status): (Upstream, Load, u16),
+        (attempt, facts): (&Attempt, AttemptFacts),
+    ) -> After {
+        let stats = &self.ends.stats.tunnels;
+        let server = &self.local.router.settings.servers[self.ends.server];
+        let kind = match self.wish {
+            Wish::Upgrade => &stats.upgrades,
+            Wish::Answer | Wish::Tunnel => &stats.connects,
+        };
+        kind.incr();
+        call.answered(status, facts.success);
+        let end = match down.flush().await {
+            true => {
+                let blocks = &self.local.worker.blocks;
+                let mut tunnel = Tunnel::new(down, &mut up, blocks, stats);
+                tunnel.run(server.tunnel_idle).await
+            }
+            false => tunnel::End::ClientGone,
+        };
+        drop((up, load));
+        let code = end.code();
+        tracing::debug!(bound = %self.client.shared.id, endpoint = %facts.remote, ?end, "tunnel ended");
+        self.span(attempt, job, &AttemptFacts { code, ..facts }, call);
+        call.end(Some(status), facts.success, code, code.map(Code::as_str));
+        match end {
+            tunnel::End::Whole => After::Close,
+            _ => After::Cut,
+        }
+    }
 }
 
 /// Answers `/$/io.buoyant.http.status/CODE`.
@@ -1119,7 +1195,7 @@ async fn answer_status(
     }
     body.finish(&mut down.buffer);
     let headers: &[(&str, &[u8])] = match after {
-        After::Close => &[("Via", b"1.1 rutter"), ("Connection", b"close")],
+        After::Close | After::Cut => &[("Via", b"1.1 rutter"), ("Connection", b"close")],
         After::Keep => &[("Via", b"1.1 rutter")],
     };
     write_response(

@@ -5,7 +5,9 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -67,6 +69,15 @@ impl Io {
         }
     }
 
+    /// Closing will be a reset, not an orderly end.
+    pub(crate) fn reset_on_close(&self) {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+        };
+        // A connection that is gone already cannot be told.
+        _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+    }
+
     /// Waits until there is something to read (or the end), without a buffer.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -119,6 +130,11 @@ impl Buffer {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end
+    }
+
+    /// Whether it has no memory, as one that was made by `default`.
+    pub(crate) fn is_without_block(&self) -> bool {
+        self.block.is_empty()
     }
 
     /// The first `n` bytes are done with.

@@ -2,7 +2,7 @@
 //! and gives it to a worker, `connection` reads its head, `handle` walks it through all its steps (**start reading
 //! there**): `context` takes the `l5d-*` and trace headers, `identify` names it (`/svc/web`), `routes` has the name
 //! bound (by `naming`), `balance` picks an endpoint, `client` has the connection to it, `exchange` sends and receives,
-//! `classify` judges the answer, `respond` makes answers of errors. `stats` and `spans` are what is told about it.
+//! `classify` judges the answer, `respond` makes answers of errors, `tunnel` is what becomes of an upgrade and of CONNECT. `stats` and `spans` are what is told about it.
 //!
 //! Not here: what a dtab means (`dtab`), where endpoints come from (`naming`), Kubernetes, YAML.
 
@@ -30,6 +30,7 @@ pub mod server;
 pub mod settings;
 mod stats;
 mod timer;
+mod tunnel;
 mod worker;
 
 pub use identify::{Identified, NotIdentified, identify_head};

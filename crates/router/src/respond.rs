@@ -128,10 +128,12 @@ pub enum RouteError {
     )]
     TooMany(u32),
     /// RT-E125
-    #[error("{path} is known, but CONNECT is not supported: send http:// requests to this proxy")]
+    #[error("CONNECT {target}: {}", refused_ports(allowed))]
     Connect {
-        /// The name.
-        path: Path,
+        /// What was asked for.
+        target: Box<str>,
+        /// As configured.
+        allowed: Vec<u16>,
     },
     /// RT-E126; nothing can be answered.
     #[error("the client went away before it was answered")]
@@ -206,7 +208,6 @@ impl RouteError {
     pub fn status(&self) -> u16 {
         match self {
             Self::BadHead(error) => error.status(),
-            Self::Connect { .. } => 501,
             Self::BadBody(_) => 400,
             Self::Noted { error, .. } => error.status(),
             _ => self.code().status().unwrap_or(502),
@@ -238,6 +239,17 @@ impl RouteError {
 fn meant(near: &Option<Path>) -> String {
     let line = |path| format!("\nDid you mean {path} ?");
     near.as_ref().map_or_else(String::new, line)
+}
+
+fn refused_ports(allowed: &[u16]) -> String {
+    let ports: Vec<_> = allowed.iter().map(u16::to_string).collect();
+    match ports.is_empty() {
+        true => "this server makes no tunnels (its connectPorts is empty)".into(),
+        false => format!(
+            "this server makes tunnels to port {} alone (connectPorts)",
+            ports.join(", ")
+        ),
+    }
 }
 
 /// A cause in a few words.

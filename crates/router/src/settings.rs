@@ -98,12 +98,20 @@ pub struct ServerSettings {
     pub idle_time: Option<Duration>,
     /// A connection is closed politely once it is older than this.
     pub life_time: Option<Duration>,
+    /// Ports that CONNECT may ask for.
+    pub connect_ports: Vec<u16>,
+    /// A tunnel through which nothing goes for so long is ended.
+    pub tunnel_idle: Duration,
     /// Options of accepted sockets.
     pub socket: SocketSettings,
 }
 
 /// As `maxCallDepth`; ours, `design.md` says why.
 pub const MAX_CALL_DEPTH: usize = 32;
+/// Ours: `connectPorts`; Linkerd 1 has no tunnels.
+pub const CONNECT_PORTS: [u16; 1] = [443];
+/// Ours: `tunnelIdleMs`.
+pub const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 /// Our default for `serverSession.idleTimeMs`.
 pub const SERVER_IDLE_TIME: Duration = Duration::from_secs(600);
 
@@ -120,6 +128,8 @@ impl ServerSettings {
             timeout: None,
             idle_time: Some(SERVER_IDLE_TIME),
             life_time: None,
+            connect_ports: CONNECT_PORTS.to_vec(),
+            tunnel_idle: TUNNEL_IDLE,
             socket: SocketSettings::default(),
         }
     }
@@ -299,6 +309,8 @@ pub struct ClientPart {
     pub session_life: Option<Duration>,
     /// Ours: `connectTimeoutMs`.
     pub connect_timeout: Option<Duration>,
+    /// Ours: `httpProxy`.
+    pub proxies: Option<bool>,
 }
 
 /// How requests to one bound name are sent: the merged [`ClientPart`]s, with defaults.
@@ -324,6 +336,8 @@ pub struct ClientSettings {
     pub session_life: Option<Duration>,
     /// Longest wait for a connection to be made.
     pub connect_timeout: Duration,
+    /// Endpoints are proxies, to which CONNECT is passed on; `None`: as the transformers in the name say.
+    pub proxies: Option<bool>,
 }
 
 /// Finagle's fixed connect timeout.
@@ -348,6 +362,7 @@ impl PerPath<ClientPart> {
             all.session_idle = part.session_idle.or(all.session_idle);
             all.session_life = part.session_life.or(all.session_life);
             all.connect_timeout = part.connect_timeout.or(all.connect_timeout);
+            all.proxies = part.proxies.or(all.proxies);
         }
         let pool_idle = match (all.pool_idle, all.session_idle) {
             (Some(a), Some(b)) => a.min(b),
@@ -364,6 +379,7 @@ impl PerPath<ClientPart> {
             pool_idle,
             session_life: all.session_life,
             connect_timeout: all.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+            proxies: all.proxies,
         }
     }
 }

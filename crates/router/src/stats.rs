@@ -14,6 +14,17 @@ pub(crate) struct ServerStats {
     pub(crate) connections: Gauge,
     pub(crate) received: Cell,
     pub(crate) sent: Cell,
+    pub(crate) tunnels: TunnelStats,
+}
+
+/// Of connections that have become tunnels.
+#[derive(Default)]
+pub(crate) struct TunnelStats {
+    pub(crate) active: Gauge,
+    pub(crate) upgrades: Cell,
+    pub(crate) connects: Cell,
+    pub(crate) to_endpoints: Cell,
+    pub(crate) to_clients: Cell,
 }
 
 impl Default for ServerStats {
@@ -25,6 +36,7 @@ impl Default for ServerStats {
             connections: Gauge::new(),
             received: Cell::new(),
             sent: Cell::new(),
+            tunnels: TunnelStats::default(),
         }
     }
 }
@@ -37,6 +49,20 @@ impl Source for ServerStats {
         out.gauge("connections", self.connections.get() as f64);
         out.counter("received_bytes", self.received.get());
         out.counter("sent_bytes", self.sent.get());
+        let tunnels = &self.tunnels;
+        out.our_gauge("rutter_tunnels", &[], tunnels.active.get() as f64);
+        for (kind, cell) in [
+            ("upgrade", &tunnels.upgrades),
+            ("connect", &tunnels.connects),
+        ] {
+            out.ours("rutter_tunnels_total", &[("kind", kind)], cell.get());
+        }
+        for (to, cell) in [
+            ("endpoint", &tunnels.to_endpoints),
+            ("client", &tunnels.to_clients),
+        ] {
+            out.ours("rutter_tunnel_bytes_total", &[("to", to)], cell.get());
+        }
     }
 }
 

@@ -78,8 +78,8 @@ fn each_way_to_fail_has_its_code() {
             "RT-E118",
         ),
         (
-            "CONNECT web:443 HTTP/1.1\r\nHost: web\r\n\r\n",
-            501,
+            "CONNECT web:80 HTTP/1.1\r\nHost: web\r\n\r\n",
+            403,
             "RT-E125",
         ),
         (

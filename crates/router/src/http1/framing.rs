@@ -15,6 +15,7 @@ pub(super) struct Wire {
     pub(super) chunked: bool,
     pub(super) close: bool,
     pub(super) keep_alive: bool,
+    pub(super) upgrade: bool,
     pub(super) expects_continue: bool,
 }
 
@@ -47,6 +48,7 @@ impl Wire {
                         }
                         wire.close |= token.eq_ignore_ascii_case(b"close");
                         wire.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                        wire.upgrade |= token.eq_ignore_ascii_case(b"upgrade");
                     }
                 }
                 14 => wire.content_length(name, value)?,

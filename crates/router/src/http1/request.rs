@@ -231,6 +231,12 @@ impl RequestHead {
         self.wire.stays(self.line.version)
     }
 
+    /// Whether the client offers to go on in another protocol: `Connection` lists `Upgrade`, and the version has such.
+    #[must_use]
+    pub fn offers_upgrade(&self) -> bool {
+        self.wire.upgrade && self.line.version == Version::Http11
+    }
+
     /// Whether the client waits for `100 Continue` before it sends the body.
     #[must_use]
     pub fn expects_continue(&self) -> bool {

@@ -14,6 +14,8 @@ pub struct ResponseHead {
     wire: Wire,
     /// Interim responses since the last final one.
     interims: u8,
+    /// The request has offered an upgrade.
+    upgrade_offered: bool,
 }
 
 /// Endless ones would keep a request, and fill memory where the client does not read them.
@@ -90,12 +92,12 @@ impl ResponseHead {
         Ok(parsed)
     }
 
-    /// What can have no body must not seem to have one, and 101 must not turn the connection into another protocol's: no
-    /// `Upgrade` is ever passed on, so nobody asked for that.
+    /// What can have no body must not seem to have one, and 101 must not turn the connection into another protocol's
+    /// unless that was offered.
     fn refuse_needless_framing(&self) -> Result<(), HeadError> {
         let framed = self.wire.chunked || self.wire.length.is_some_and(|length| length > 0);
         match self.line.status {
-            101 => ambiguous("101, though no Upgrade was asked for", b""),
+            101 if !self.upgrade_offered => ambiguous("101, though no Upgrade was asked for", b""),
             100..=199 if framed => ambiguous("an interim response with a body", b""),
             204 if self.wire.chunked => {
                 ambiguous("Transfer-Encoding in a response without a body", b"")
@@ -110,6 +112,12 @@ impl ResponseHead {
         self.line = StatusLine::default();
         self.wire = Wire::default();
         self.interims = 0;
+        self.upgrade_offered = false;
+    }
+
+    /// The request that is answered offers an upgrade: 101 is a final response. Until [`ResponseHead::reset`].
+    pub fn allow_upgrade(&mut self) {
+        self.upgrade_offered = true;
     }
 
     /// Begins a head by hand, without fields, as for a response that came by HTTP/2; see
@@ -165,10 +173,10 @@ impl ResponseHead {
         }
     }
 
-    /// Whether a final response is still to come: 1xx. (101 is refused when it is parsed.)
+    /// Whether a final response is still to come: 1xx. 101 is final, and refused when no upgrade was offered.
     #[must_use]
     pub fn interim(&self) -> bool {
-        matches!(self.line.status, 100..=199)
+        matches!(self.line.status, 100 | 102..=199)
     }
 
     /// Where the body ends in the answer to a request of this method. After a 2xx to CONNECT come a tunnel's bytes,

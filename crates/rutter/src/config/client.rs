@@ -48,6 +48,7 @@ pub(super) fn clients(at: &At<'_>) -> PerPath<ClientPart> {
             session_idle: session.get("idleTimeMs").millis(),
             session_life: session.get("lifeTimeMs").millis(),
             connect_timeout: at.get("connectTimeoutMs").millis(),
+            proxies: at.get("httpProxy").bool(),
         }
     })
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use dtab::{Dtab, Path};
 use router::settings::{
-    AccessLogSettings, BINDING_TIMEOUT, ForwardedLabel, ForwardedSettings, IdentifierSettings,
-    MAX_CALL_DEPTH, MAX_HEAD, MAX_LINE, RollPolicy, RouterSettings, SERVER_IDLE_TIME, STREAM_AFTER,
-    ServerSettings, SocketSettings, TracePropagator,
+    AccessLogSettings, BINDING_TIMEOUT, CONNECT_PORTS, ForwardedLabel, ForwardedSettings,
+    IdentifierSettings, MAX_CALL_DEPTH, MAX_HEAD, MAX_LINE, RollPolicy, RouterSettings,
+    SERVER_IDLE_TIME, STREAM_AFTER, ServerSettings, SocketSettings, TUNNEL_IDLE, TracePropagator,
 };
 
 use super::settings::{CacheSettings, RouterConfig};
@@ -182,8 +182,17 @@ fn server(at: &At<'_>) -> ServerSettings {
             .millis()
             .or(Some(SERVER_IDLE_TIME)),
         life_time: session.get("lifeTimeMs").millis(),
+        connect_ports: connect_ports(&at.get("connectPorts")),
+        tunnel_idle: at.get("tunnelIdleMs").millis().unwrap_or(TUNNEL_IDLE),
         socket: socket(&at.get("socketOptions")),
         ..ServerSettings::new(server_addr(at))
+    }
+}
+
+fn connect_ports(at: &At<'_>) -> Vec<u16> {
+    match at.is_given() {
+        true => at.items().iter().filter_map(At::u16).collect(),
+        false => CONNECT_PORTS.to_vec(),
     }
 }
 

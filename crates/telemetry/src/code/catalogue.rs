@@ -155,10 +155,10 @@ catalogue! {
     fix "Look for the slow service first (latencies on the admin port's first page); then raise the limit if requests in flight are normal.";
     see "`rutter_errors_total{code=\"RT-E124\"}`, `rutter_in_flight_requests`.";
 
-    E125 "CONNECT or upgrade refused" [403, 501];
-    "The request asks for a tunnel: CONNECT, or an upgrade to another protocol. It is forbidden by the configuration (403) or not supported here (501).";
-    causes "a client uses the router as a proxy for https:// URLs", "an upgrade other than websocket, or from HTTP/2 to HTTP/1", "a CONNECT to a port outside the allowed list";
-    fix "Let clients of the mesh use http:// URLs, or exclude outside hosts by `no_proxy`; allow the ports wanted in the server's CONNECT settings.";
+    E125 "CONNECT refused" [403];
+    "The request asks for a tunnel (CONNECT) to a port that the server's `connectPorts` does not have.";
+    causes "a client with `https_proxy` asks for an https:// address with an unusual port", "a program uses the router as a way to any TCP port";
+    fix "If the port is meant, add it to `connectPorts` of the server, on both nodes of the way; otherwise exclude the host by `no_proxy`.";
     see "`rutter_errors_total{code=\"RT-E125\"}`.";
 
     E126 "the client is gone" [499];

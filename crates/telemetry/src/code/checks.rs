@@ -162,10 +162,10 @@ catalogue! {
     see "`rutter check --proxy`.";
 
     C034 "https_proxy leads to the router" [];
-    "Requests for https:// addresses ask a proxy for a tunnel (CONNECT), which routers do not make: they are answered 501 with RT-E125.";
-    causes "http_proxy and https_proxy were set alike by habit";
-    fix "Remove `https_proxy` (and HTTPS_PROXY): only plain http:// requests can be routed by name.";
-    see "`rutter check --proxy`; `rutter_errors_total{code=\"RT-E125\"}`.";
+    "Requests for https:// addresses ask the router for a tunnel (CONNECT), to a name with its port: `/svc/web:443`. Where the dtab has no such name they are answered 502 (RT-E101), and on ports other than 443 403 (RT-E125).";
+    causes "http_proxy and https_proxy were set alike by habit", "the dtab leads names with a port nowhere";
+    fix "Remove `https_proxy` (and HTTPS_PROXY), or have the dtab lead such names somewhere, as `/svc => /$/io.buoyant.hostportPfx/tls` does.";
+    see "`rutter check --proxy`; `rutter_errors_total{code=\"RT-E101\"}`.";
 
     C035 "no_proxy does not have localhost" [];
     "Requests of a container to itself or its sidecars go to the router, which refuses loopback addresses (RT-E119) or knows no such name (RT-E101).";

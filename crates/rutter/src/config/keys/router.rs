@@ -265,6 +265,20 @@ pub static SERVER: Section = Section {
             "When connections of clients are closed.",
         ),
         Key::new(
+            "connectPorts",
+            Ty::List(&Ty::Port),
+            "[443]",
+            "Ports that CONNECT may ask for a tunnel to; others are answered 403. `[]`: none.",
+        )
+        .but(Effect::Ours),
+        Key::new(
+            "tunnelIdleMs",
+            Ty::Millis,
+            "3600000",
+            "A tunnel (CONNECT, WebSocket, other upgrades) through which nothing goes for so long is cut.",
+        )
+        .but(Effect::Ours),
+        Key::new(
             "socketOptions",
             Ty::Section(&SOCKET),
             "",
@@ -624,6 +638,7 @@ pub static CLIENT: Section = Section {
         Key::new("failureAccrual", Ty::Kinds(&ACCRUALS), "5 in a row", "When an endpoint is left out."),
         Key::new("requestAttemptTimeoutMs", Ty::Millis, "none", "From an attempt's start to its response head; 503 beyond."),
         Key::new("connectTimeoutMs", Ty::Millis, "1000", "Longest wait for a connection to be made.").but(Effect::Ours),
+        Key::new("httpProxy", Ty::Bool, "by the name", "Endpoints are HTTP proxies: CONNECT is passed on to them, rather than its tunnel's bytes. Without it they are where a transformer has put a proxy in their place (`io.l5d.k8s.daemonset`, `io.l5d.port`, `io.l5d.const`, `io.l5d.replace`).").but(Effect::Ours),
         Key::new("requeueBudget", Ty::Section(&BUDGET), "", "Repeats of requests that were provably not sent."),
         Key::new("hostConnectionPool", Ty::Section(&POOL), "", "Connections to an endpoint."),
         Key::new("clientSession", Ty::Section(&CLIENT_SESSION), "", "When connections to endpoints are closed."),

@@ -172,6 +172,24 @@ pub const FAMILIES: &[Family] = &[
         "Open connections: from clients (label server) and to endpoints (label client).",
     ),
     family(
+        "rutter_tunnels",
+        Gauge,
+        &["router", "server"],
+        "Connections of clients that are tunnels: after CONNECT, or an upgrade (WebSocket).",
+    ),
+    family(
+        "rutter_tunnels_total",
+        Counter,
+        &["router", "server", "kind"],
+        "Tunnels that were made. kind is connect or upgrade.",
+    ),
+    family(
+        "rutter_tunnel_bytes_total",
+        Counter,
+        &["router", "server", "to"],
+        "Bytes that went through tunnels. to is client or endpoint.",
+    ),
+    family(
         "rutter_connects_total",
         Counter,
         &["router", "client", "result"],
