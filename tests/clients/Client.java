@@ -1,4 +1,5 @@
 import java.io.ByteArrayInputStream;
+import java.io.FileInputStream;
 import java.io.IOException;
 import java.net.InetSocketAddress;
 import java.net.ProxySelector;
@@ -9,10 +10,14 @@ import java.net.http.HttpRequest.BodyPublisher;
 import java.net.http.HttpRequest.BodyPublishers;
 import java.net.http.HttpResponse;
 import java.net.http.HttpResponse.BodyHandlers;
+import java.security.KeyStore;
+import java.security.cert.CertificateFactory;
 import java.time.Duration;
 import java.util.Arrays;
 import java.util.Random;
 import java.util.concurrent.Callable;
+import javax.net.ssl.SSLContext;
+import javax.net.ssl.TrustManagerFactory;
 
 /** Java's HttpClient with a ProxySelector; HTTP/2 preferred, as is its default, so that it asks for h2c on plain connections. */
 public class Client {
@@ -50,7 +55,7 @@ public class Client {
             return String.valueOf(get(url).statusCode());
         } catch (IOException error) {
             for (Throwable cause = error; cause != null; cause = cause.getCause()) {
-                for (String status : new String[] {"501", "502"}) {
+                for (String status : new String[] {"403", "502"}) {
                     if (String.valueOf(cause.getMessage()).contains(status)) {
                         return status;
                     }
@@ -60,10 +65,24 @@ public class Client {
         }
     }
 
-    public static void main(String[] args) {
+    /** Trusts the certificates of this file alone. */
+    static SSLContext trusting(String file) throws Exception {
+        KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
+        store.load(null, null);
+        try (FileInputStream in = new FileInputStream(file)) {
+            store.setCertificateEntry("test", CertificateFactory.getInstance("X.509").generateCertificate(in));
+        }
+        TrustManagerFactory factory = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+        factory.init(store);
+        SSLContext context = SSLContext.getInstance("TLS");
+        context.init(null, factory.getTrustManagers(), null);
+        return context;
+    }
+
+    public static void main(String[] args) throws Exception {
         URI proxy = URI.create(args[0]);
         ProxySelector selector = ProxySelector.of(new InetSocketAddress(proxy.getHost(), proxy.getPort()));
-        client = HttpClient.newBuilder().proxy(selector).connectTimeout(Duration.ofSeconds(20)).build();
+        client = HttpClient.newBuilder().sslContext(trusting(System.getenv("SSL_CERT_FILE"))).proxy(selector).connectTimeout(Duration.ofSeconds(20)).build();
         String web = "http://web";
 
         check("get", "200 hello", () -> of(get(web + "/hello")));
@@ -91,7 +110,8 @@ public class Client {
             return answer.statusCode() + " " + coded + "|" + of(get(web + "/hello"));
         });
         check("connect-unbound", "502", () -> tunnel("https://nobody/"));
-        check("connect-bound", "501", () -> tunnel("https://web/hello"));
+        check("connect-port", "403", () -> tunnel("https://web:8443/hello"));
+        check("https", "200 hello|200 hello", () -> of(get("https://web/hello")) + "|" + of(get("https://web/hello")));
         System.exit(0);
     }
 }

@@ -130,5 +130,13 @@ func main() {
 		return fmt.Sprint(got.status, coded, again.status, again.reused), fmt.Sprint(502, true, 502, true), err
 	})
 	check("connect-unbound", tunnel("https://nobody/", http.StatusText(502)))
-	check("connect-bound", tunnel("https://web/hello", http.StatusText(501)))
+	check("connect-port", tunnel("https://web:8443/hello", http.StatusText(403)))
+	check("https", func() (string, string, error) {
+		got, err := get("https://web/hello")
+		if err != nil {
+			return "", "", err
+		}
+		again, err := get("https://web/hello")
+		return fmt.Sprint(got.status, got.body, again.body, again.reused), fmt.Sprint(200, "hello", "hello", true), err
+	})
 }

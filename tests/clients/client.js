@@ -1,5 +1,6 @@
 // Node's http, which knows no proxy by itself: absolute targets by hand, as the usual agents send them.
 const http = require("http");
+const tls = require("tls");
 const crypto = require("crypto");
 
 const proxy = new URL(process.argv[2]);
@@ -35,6 +36,26 @@ function connect(authority) {
     request.on("connect", (response, socket) => {
       socket.destroy();
       resolve(response);
+    });
+    request.on("timeout", () => request.destroy(new Error("no answer within 20 s")));
+    request.on("error", reject);
+    request.end();
+  });
+}
+
+/** A request to an https address, through a tunnel. */
+function tunnelled(authority, path) {
+  return new Promise((resolve, reject) => {
+    const request = http.request({ agent: false, host: proxy.hostname, port: proxy.port, method: "CONNECT", path: authority, timeout: 20000 });
+    request.on("connect", (response, socket) => {
+      if (response.statusCode !== 200) return reject(new Error(`CONNECT was answered ${response.statusCode}`));
+      const host = authority.split(":")[0];
+      const secure = http.get({ host, path, headers: { Connection: "close" }, createConnection: () => tls.connect({ socket, servername: host }) }, (answer) => {
+        const body = [];
+        answer.on("data", (piece) => body.push(piece));
+        answer.on("end", () => resolve(`${answer.statusCode} ${Buffer.concat(body)}`));
+      });
+      secure.on("error", reject);
     });
     request.on("timeout", () => request.destroy(new Error("no answer within 20 s")));
     request.on("error", reject);
@@ -93,10 +114,11 @@ async function main() {
     const answer = await connect("nobody:443");
     return `${answer.statusCode} ${(answer.headers["l5d-err"] || "").includes("RT-E101")}`;
   });
-  await check("connect-bound", "501 true", async () => {
-    const answer = await connect("web:443");
+  await check("connect-port", "403 true", async () => {
+    const answer = await connect("web:8443");
     return `${answer.statusCode} ${(answer.headers["l5d-err"] || "").includes("RT-E125")}`;
   });
+  await check("https", "200 hello", () => tunnelled("web:443", "/hello"));
   agent.destroy();
 }
 

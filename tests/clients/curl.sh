@@ -30,5 +30,6 @@ case $unbound in
 esac
 
 # With --proxytunnel, as for https.
-check connect-unbound "$(fetch --proxytunnel -o /dev/null -w '%{http_connect}' http://nobody/ | tail -c 3)" 502
-check connect-bound "$(fetch --proxytunnel -o /dev/null -w '%{http_connect}' $web/hello | tail -c 3)" 501
+check connect-unbound "$(fetch --proxytunnel -o /dev/null -w '%{http_connect}' http://nobody:443/ | tail -c 3)" 502
+check connect-port "$(fetch --proxytunnel -o /dev/null -w '%{http_connect}' $web:8443/hello | tail -c 3)" 403
+check https "$(fetch --cacert "$SSL_CERT_FILE" -w ' %{http_code}/%{num_connects} ' https://web/hello https://web/hello)" "hello 200/1 hello 200/0 "

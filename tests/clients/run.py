@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -19,17 +20,23 @@ ROOT = HERE.parents[1]
 CLIENT_LIMIT_S = 90
 
 CHECKS = ["get", "head", "not-found", "post", "upload-chunked", "chunked-response", "large", "keep-alive", "odd-query", "unbound",
-          "connect-unbound", "connect-bound"]
+          "connect-unbound", "connect-port", "https"]
 
 CONFIG = """\
 admin: {{ip: 127.0.0.1, port: {admin}}}
 namers:
-- {{kind: io.l5d.fs, rootDir: {disco}}}
+- {{kind: io.l5d.fs, prefix: /endpoints, rootDir: {work}/endpoints}}
+- {{kind: io.l5d.fs, prefix: /routers, rootDir: {work}/routers}}
 routers:
 - protocol: http
+  label: in
+  dtab: /svc => /#/endpoints
+  servers:
+  - {{ip: 127.0.0.1, port: {inner}}}
+- protocol: http
   label: out
-  dtab: |
-    /svc => /#/io.l5d.fs;
+  dtab: /svc => /#/routers
+  client: {{httpProxy: true}}
   servers:
   - {{ip: 127.0.0.1, port: {port}}}
 """
@@ -89,6 +96,39 @@ class Backend(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
+def certificate(work):
+    """A TLS context of an endpoint called `web`, whose certificate is in `web.pem`."""
+    place, key = work / "web.pem", work / "web.key"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=web",
+                    "-addext", "subjectAltName=DNS:web", "-keyout", str(key), "-out", str(place)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(place, key)
+    return context
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Handshakes in the connection's own thread."""
+
+    daemon_threads = True
+    context = None
+
+    def finish_request(self, request, client_address):
+        if self.context is not None:
+            try:
+                request = self.context.wrap_socket(request, server_side=True)
+            except OSError:
+                return
+        super().finish_request(request, client_address)
+
+
+def backend(context=None):
+    """The port of an endpoint."""
+    server = Server(("127.0.0.1", 0), Backend)
+    server.context = context
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_port
+
+
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -138,6 +178,8 @@ def run(name, proxy, work):
         return {check: f"{tool} is not installed" for check in CHECKS}
     env = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     env.update({"http_proxy": proxy, "https_proxy": proxy, "HTTP_PROXY": proxy, "HTTPS_PROXY": proxy})
+    certificate = str(work / "web.pem")
+    env.update({"SSL_CERT_FILE": certificate, "REQUESTS_CA_BUNDLE": certificate, "NODE_EXTRA_CA_CERTS": certificate})
     said = {check: "the client said nothing of it" for check in CHECKS}
     place = work / name
     place.mkdir()
@@ -159,28 +201,65 @@ def run(name, proxy, work):
     return said
 
 
+#: What the page says of each check.
+MEANING = {
+    "get": "a GET", "head": "a HEAD: the length, and no body", "not-found": "the endpoint's own 404", "post": "a body with Content-Length",
+    "upload-chunked": "a body of unknown length", "chunked-response": "a response in chunks", "large": "2 MB each way",
+    "keep-alive": "three requests on one connection", "odd-query": "a query that no strict parser takes",
+    "unbound": "an unknown name: 502 with its code, and the connection goes on",
+    "connect-unbound": "https to an unknown name: the tunnel is refused with 502",
+    "connect-port": "https to a port that is not allowed: refused with 403 (RT-E125)",
+    "https": "https through a tunnel, from the client to the endpoint's own certificate",
+}
+BEGIN, END = "<!-- begin: made by tests/clients/run.py --update-docs -->", "<!-- end -->"
+
+
+def table(results):
+    lines = ["| | " + " | ".join(results) + " |", "| --- |" + " --- |" * len(results)]
+    for check in CHECKS:
+        cells = " | ".join("no" if results[name][check] else "yes" for name in results)
+        lines.append(f"| {MEANING[check]} (`{check}`) | {cells} |")
+    return "\n".join(lines)
+
+
+def table_is_stale(results, update):
+    page = ROOT / "docs" / "clients.md"
+    text = page.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    fresh = f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}"
+    if update:
+        page.write_text(fresh)
+    elif fresh != text:
+        print("FAIL docs/clients.md does not say what was found: tests/clients/run.py --update-docs")
+        return True
+    return False
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--program", default=os.environ.get("RUTTER") or str(ROOT / "target" / "debug" / "rutter"))
+    parser.add_argument("--update-docs", action="store_true", help="write the table into docs/clients.md")
     parser.add_argument("clients", nargs="*", metavar="CLIENT", help=f"of {', '.join(CLIENTS)}; default all")
     args = parser.parse_args()
     if unknown := [name for name in args.clients if name not in CLIENTS]:
         parser.error(f"no such client: {', '.join(unknown)}")
 
-    backend = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Backend)
-    backend.daemon_threads = True
-    threading.Thread(target=backend.serve_forever, daemon=True).start()
     passed = failed = 0
+    results = {}
     with tempfile.TemporaryDirectory(prefix="clients-") as temp:
         work = pathlib.Path(temp)
-        disco = work / "disco"
-        disco.mkdir()
-        # CONNECT names a port always, and the port is part of the name.
-        for name in ("web", "web:80", "web:443"):
-            (disco / name).write_text(f"127.0.0.1 {backend.server_port}\n")
-        port, admin = free_port(), free_port()
+        plain, secure = backend(), backend(certificate(work))
+        port, inner, admin = free_port(), free_port(), free_port()
+        for place in ("endpoints", "routers"):
+            (work / place).mkdir()
+        # CONNECT names a port always, and the port is part of the name. Which names there are the inner router knows.
+        for name, target in (("web", plain), ("web:443", secure), ("web:8443", secure)):
+            (work / "endpoints" / name).write_text(f"127.0.0.1 {target}\n")
+        for name in ("web", "web:443", "web:8443", "nobody", "nobody:443"):
+            (work / "routers" / name).write_text(f"127.0.0.1 {inner}\n")
         config = work / "rutter.yaml"
-        config.write_text(CONFIG.format(admin=admin, port=port, disco=disco))
+        config.write_text(CONFIG.format(admin=admin, port=port, inner=inner, work=work))
         log = work / "rutter.log"
         with log.open("wb") as out:
             child = subprocess.Popen([args.program, "run", str(config)], cwd=work, stdin=subprocess.DEVNULL, stdout=out,
@@ -188,7 +267,8 @@ def main():
         try:
             wait_for(port, child, log)
             for name in args.clients or CLIENTS:
-                for check, why in run(name, f"http://127.0.0.1:{port}", work).items():
+                results[name] = run(name, f"http://127.0.0.1:{port}", work)
+                for check, why in results[name].items():
                     passed, failed = passed + (not why), failed + bool(why)
                     print(f"{'FAIL' if why else 'ok  '} {name}/{check}{': ' + why if why else ''}", flush=True)
             if child.poll() is not None:
@@ -200,6 +280,8 @@ def main():
                 child.wait(20)
             except subprocess.TimeoutExpired:
                 child.kill()
+    if not args.clients and table_is_stale(results, args.update_docs):
+        failed += 1
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 

@@ -49,8 +49,8 @@ def large():
     return requests.post(f"{WEB}/echo", data=data, timeout=LIMIT_S).content == data, True
 
 
-def connections(session):
-    manager = session.get_adapter(WEB).proxy_manager[os.environ["http_proxy"]]
+def connections(session, url=WEB):
+    manager = session.get_adapter(url).proxy_manager[os.environ["http_proxy"]]
     return sum(manager.pools[key].num_connections for key in manager.pools.keys())
 
 
@@ -81,7 +81,13 @@ def tunnel(url):
     try:
         return requests.get(url, timeout=LIMIT_S).status_code
     except requests.exceptions.ProxyError as error:
-        return next((status for status in (501, 502) if f"{status}" in str(error)), str(error))
+        return next((status for status in (403, 502) if f"{status}" in str(error)), str(error))
+
+
+def https():
+    with requests.Session() as session:
+        found = [session.get("https://web/hello", timeout=LIMIT_S).text for _ in range(2)]
+        return (found, connections(session, "https://web")), (["hello", "hello"], 1)
 
 
 check("get", get)
@@ -95,4 +101,5 @@ check("keep-alive", keep_alive)
 check("odd-query", odd_query)
 check("unbound", unbound)
 check("connect-unbound", lambda: (tunnel("https://nobody/"), 502))
-check("connect-bound", lambda: (tunnel("https://web/hello"), 501))
+check("connect-port", lambda: (tunnel("https://web:8443/hello"), 403))
+check("https", https)

@@ -81,7 +81,7 @@ def tunnel(url):
     try:
         return fetch(url)[0]
     except urllib.error.URLError as error:
-        return next((status for status in (501, 502) if f"{status}" in str(error)), str(error))
+        return next((status for status in (403, 502) if f"{status}" in str(error)), str(error))
 
 
 check("get", lambda: (fetch(f"{WEB}/hello")[:2], (200, b"hello")))
@@ -95,4 +95,5 @@ check("keep-alive", keep_alive)
 check("odd-query", odd_query)
 check("unbound", unbound)
 check("connect-unbound", lambda: (tunnel("https://nobody/"), 502))
-check("connect-bound", lambda: (tunnel("https://web/hello"), 501))
+check("connect-port", lambda: (tunnel("https://web:8443/hello"), 403))
+check("https", lambda: (fetch("https://web/hello")[:2], (200, b"hello")))

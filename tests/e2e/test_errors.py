@@ -188,7 +188,7 @@ class OneCode(unittest.TestCase):
                 self.fails("RT-E124", 503, host="silent", router=router)
 
     def test_e125_connect(self):
-        self.fails("RT-E125", 501, raw="CONNECT web:80 HTTP/1.1\r\nHost: web\r\n\r\n")
+        self.fails("RT-E125", 403, raw="CONNECT web:80 HTTP/1.1\r\nHost: web\r\n\r\n")
 
     def test_e131_closed_without_an_answer(self):
         self.fails("RT-E131", 502, host="closes")

@@ -195,6 +195,9 @@ pub(crate) fn leads_to_proxies(id: &Path) -> bool {
     })
 }
 
+/// One side has finished, and the other one neither does nor says anything for so long: it has forgotten its tunnel.
+const HALF_CLOSED: Duration = Duration::from_secs(300);
+
 /// How a tunnel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -237,6 +240,7 @@ pub(crate) struct Tunnel<'a> {
     stats: &'a TunnelStats,
     to_endpoint: Way,
     to_client: Way,
+    /// Something has happened since the timer was armed.
     moved: bool,
 }
 
@@ -278,7 +282,9 @@ impl<'a> Tunnel<'a> {
                 return Poll::Ready(End::Whole);
             }
             if std::mem::take(&mut self.moved) {
-                self.down.timer.arm(Instant::now() + idle);
+                let half = [self.to_endpoint, self.to_client].contains(&Way::Ended);
+                let limit = if half { idle.min(HALF_CLOSED) } else { idle };
+                self.down.timer.arm(Instant::now() + limit);
             }
             self.down.timer.poll(cx).map(|()| End::Idle)
         })
@@ -309,7 +315,7 @@ impl<'a> Tunnel<'a> {
                 Way::Ended => return Ok(()),
                 Way::Ending => match self.up.io.poll_shutdown(cx) {
                     Poll::Pending => return Ok(()),
-                    Poll::Ready(Ok(())) => self.to_endpoint = Way::Ended,
+                    Poll::Ready(Ok(())) => (self.to_endpoint, self.moved) = (Way::Ended, true),
                     Poll::Ready(Err(_)) => return Err(End::EndpointGone),
                 },
                 Way::Open => match fill(cx, &mut *self.down, self.blocks) {
@@ -343,7 +349,7 @@ impl<'a> Tunnel<'a> {
                 Way::Ended => return Ok(()),
                 Way::Ending => match self.down.io.poll_shutdown(cx) {
                     Poll::Pending => return Ok(()),
-                    Poll::Ready(Ok(())) => self.to_client = Way::Ended,
+                    Poll::Ready(Ok(())) => (self.to_client, self.moved) = (Way::Ended, true),
                     Poll::Ready(Err(_)) => return Err(End::ClientGone),
                 },
                 Way::Open => match fill(cx, &mut *self.up, self.blocks) {
