@@ -75,8 +75,8 @@ class Telemeters(unittest.TestCase):
         spans = lambda: [line for line in map(json.loads, self.router.output().splitlines()) if line["target"] == "io.l5d.tracelog"]
         until(lambda: len(spans()) == 2, "a server span and a client span are logged")
         self.assertEqual({line["level"] for line in spans()}, {"WARN"})
-        self.assertEqual({line["fields"]["kind"] for line in spans()}, {"server", "client"})
-        self.assertEqual(len({line["fields"]["trace"] for line in spans()}), 1)
+        self.assertEqual({line["kind"] for line in spans()}, {"server", "client"})
+        self.assertEqual(len({line["trace"] for line in spans()}), 1)
 
     def test_recent_requests_keeps_as_many_as_it_is_told(self):
         for _ in range(4):

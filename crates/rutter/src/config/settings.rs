@@ -8,7 +8,9 @@ use std::time::Duration;
 use dtab::{Dtab, Path};
 use naming::PathMatcher;
 use router::settings::RouterSettings;
+use telemetry::metrics::linkerd::StatsdConfig;
 use telemetry::span::Transport;
+use tracing::Level;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq)]
@@ -216,6 +218,17 @@ pub enum TelemeterSettings {
         transport: Option<Transport>,
         /// The path for HTTP; `None`: Zipkin's own.
         path: Option<Arc<str>>,
+    },
+    /// `io.l5d.influxdb`.
+    Influxdb,
+    /// `io.l5d.statsd`.
+    Statsd(StatsdConfig),
+    /// `io.l5d.tracelog`.
+    Tracelog {
+        /// 0 to 1.
+        sample_rate: f64,
+        /// Of its lines.
+        level: Level,
     },
     /// `io.l5d.recentRequests`.
     RecentRequests {

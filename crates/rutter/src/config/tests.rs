@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use telemetry::span::Transport;
 
@@ -78,6 +79,48 @@ fn spans_travel_as_port_path_or_transport_say() {
         };
         let effective = transport.unwrap_or(Transport::of(*port, path.as_deref()));
         assert_eq!(effective, want, "{keys}");
+    }
+}
+
+#[test]
+fn telemeters_have_linkerds_defaults() {
+    use settings::TelemeterSettings;
+    let text = format!(
+        "{ROUTER}telemetry:\n- kind: io.l5d.influxdb\n- {{kind: io.l5d.statsd, experimental: true}}\n- kind: io.l5d.tracelog\n- kind: io.l5d.prometheus\n"
+    );
+    let config = load("config.yaml", &text, &pod()).unwrap().config;
+    let statsd = telemetry::metrics::linkerd::StatsdConfig {
+        prefix: "linkerd".to_owned(),
+        host: "127.0.0.1".to_owned(),
+        port: 8125,
+        interval: Duration::from_secs(10),
+        sample_rate: 0.01,
+    };
+    assert_eq!(
+        config.telemetry,
+        [
+            TelemeterSettings::Influxdb,
+            TelemeterSettings::Statsd(statsd),
+            TelemeterSettings::Tracelog {
+                sample_rate: 1.0,
+                level: tracing::Level::INFO,
+            },
+            TelemeterSettings::Prometheus {
+                path: "/admin/metrics/prometheus".into(),
+                prefix: "".into(),
+            },
+        ]
+    );
+    for (keys, want) in [
+        ("kind: io.l5d.tracelog, host: x", "unknown"),
+        ("kind: io.l5d.tracelog, level: LOUD", "LOUD"),
+        ("kind: io.l5d.statsd, port: \"8125\"", "8125"),
+        ("kind: io.l5d.statsd, gaugeIntervalMs: 0", "gaugeIntervalMs"),
+        ("kind: io.l5d.recentRequests", "sampleRate"),
+        ("kind: io.l5d.recentRequests, sampleRate: 1.1", "sampleRate"),
+    ] {
+        let all = errors(&format!("{ROUTER}telemetry: [{{{keys}}}]\n"));
+        assert!(all.len() == 1 && all[0].contains(want), "{keys}: {all:?}");
     }
 }
 

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use telemetry::metrics::linkerd::StatsdConfig;
 use telemetry::span::Transport;
+use tracing::Level;
 
 use super::settings::{AdminSettings, Config, SecuritySettings, TelemeterSettings};
 use super::{At, Environment, names, router_section};
@@ -18,6 +20,12 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 const ZIPKIN_PORT: u16 = 9410;
 /// As Linkerd 1's Zipkin telemeter.
 const ZIPKIN_SAMPLE_RATE: f64 = 0.001;
+/// As Linkerd 1's statsd telemeter.
+const STATSD_PORT: u16 = 8125;
+/// As Linkerd 1's statsd telemeter, `gaugeIntervalMs`.
+const STATSD_INTERVAL: Duration = Duration::from_secs(10);
+/// As Linkerd 1's statsd telemeter.
+const STATSD_SAMPLE_RATE: f64 = 0.01;
 /// As Linkerd 1's recentRequests.
 const RECENT_CAPACITY: usize = 10;
 
@@ -103,6 +111,12 @@ fn telemeter(at: &At<'_>) -> Option<TelemeterSettings> {
             prefix: at.get("prefix").text().unwrap_or_default(),
         },
         "io.l5d.zipkin" => zipkin(at),
+        "io.l5d.influxdb" => TelemeterSettings::Influxdb,
+        "io.l5d.statsd" => TelemeterSettings::Statsd(statsd(at)),
+        "io.l5d.tracelog" => TelemeterSettings::Tracelog {
+            sample_rate: at.get("sampleRate").f64().unwrap_or(1.0),
+            level: level(&at.get("level")),
+        },
         "io.l5d.recentRequests" => TelemeterSettings::RecentRequests {
             sample_rate: at.get("sampleRate").f64()?,
             capacity: at.get("capacity").usize().unwrap_or(RECENT_CAPACITY),
@@ -136,6 +150,30 @@ fn zipkin(at: &At<'_>) -> TelemeterSettings {
         sample_rate: at.get("sampleRate").f64().unwrap_or(ZIPKIN_SAMPLE_RATE),
         transport,
         path: path.text(),
+    }
+}
+
+fn statsd(at: &At<'_>) -> StatsdConfig {
+    let text = |key: &str, default: &str| at.get(key).string().unwrap_or_else(|| default.into());
+    StatsdConfig {
+        prefix: text("prefix", "linkerd"),
+        host: text("hostname", "127.0.0.1"),
+        port: at.get("port").u16().unwrap_or(STATSD_PORT),
+        interval: at
+            .get("gaugeIntervalMs")
+            .millis()
+            .unwrap_or(STATSD_INTERVAL),
+        sample_rate: at.get("sampleRate").f64().unwrap_or(STATSD_SAMPLE_RATE),
+    }
+}
+
+fn level(at: &At<'_>) -> Level {
+    match at.string().as_deref() {
+        Some("TRACE") => Level::TRACE,
+        Some("DEBUG") => Level::DEBUG,
+        Some("WARNING") => Level::WARN,
+        Some("ERROR" | "CRITICAL" | "FATAL") => Level::ERROR,
+        _ => Level::INFO,
     }
 }
 

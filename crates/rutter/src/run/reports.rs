@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use router::Reporting;
+use telemetry::metrics::linkerd::push_statsd;
 use telemetry::metrics::{Registration, Registry, Scope};
-use telemetry::span::{Exporter, ExporterConfig, Recent, Recorder, Sink, deliver_until};
+use telemetry::span::{Exporter, ExporterConfig, Recent, Recorder, Sink, TraceLog, deliver_until};
 use telemetry::trace::{Sampler, Sampling};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -31,6 +32,8 @@ pub(super) struct Reports {
     pub(super) recent_capacity: usize,
     /// Linkerd's Prometheus pages: path and prefix.
     pub(super) prometheus: Vec<(Arc<str>, Arc<str>)>,
+    /// Whether there is a page for InfluxDB.
+    pub(super) influxdb: bool,
     /// Tells the tasks below that what is recorded from now on is not wanted any more.
     ended: CancellationToken,
     /// Everything between a data thread and a collector, in this order.
@@ -54,11 +57,22 @@ impl Reports {
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         let mut exporters = Vec::new();
         let (mut recent_rate, mut recent_capacity) = (0.0, RECENT);
-        let mut prometheus = Vec::new();
+        let (mut prometheus, mut influxdb) = (Vec::new(), false);
+        let ended = CancellationToken::new();
         for telemeter in &config.telemetry {
             match telemeter {
                 TelemeterSettings::Prometheus { path, prefix } => {
                     prometheus.push((path.clone(), prefix.clone()));
+                }
+                TelemeterSettings::Influxdb => influxdb = true,
+                TelemeterSettings::Statsd(statsd) => {
+                    let end = ended.clone().cancelled_owned();
+                    let push = push_statsd(registry.clone(), statsd.clone(), end);
+                    exporters.push(control.spawn(push));
+                }
+                TelemeterSettings::Tracelog { sample_rate, level } => {
+                    sinks.push(Box::new(TraceLog(*level)));
+                    sampling.tracers.push(Sampler::new(*sample_rate, salt));
                 }
                 TelemeterSettings::Zipkin {
                     host,
@@ -95,7 +109,6 @@ impl Reports {
         }
         let recent = Recent::new(recent_capacity);
         sinks.push(Box::new(recent.clone()));
-        let ended = CancellationToken::new();
         let delivery = deliver_until(spans, sinks, ended.clone().cancelled_owned());
         let tasks = std::iter::once(control.spawn(delivery)).chain(exporters);
         let registration = registry.register(Scope::new(["spans"]), recorder.counts().clone());
@@ -111,6 +124,7 @@ impl Reports {
             recent_rate,
             recent_capacity,
             prometheus,
+            influxdb,
             ended,
             tasks: tasks.collect(),
             _registration: registration,
@@ -127,7 +141,7 @@ impl Reports {
             }
         };
         if tokio::time::timeout(LAST_SPANS, all).await.is_err() {
-            tracing::warn!(limit = ?LAST_SPANS, "the span collector did not take the last spans in time, they are lost");
+            tracing::warn!(limit = ?LAST_SPANS, "the collectors did not take the last spans and metrics in time, they are lost");
         }
         self.tasks.clear();
     }

@@ -15,14 +15,20 @@ pub static TELEMETERS: Kinds = Kinds {
         ),
         kind("io.l5d.zipkin", &ZIPKIN, "Spans for a Zipkin collector."),
         kind("io.l5d.recentRequests", &RECENT, "The page `/requests`."),
-        refused(
+        kind(
             "io.l5d.influxdb",
-            "InfluxDB's line protocol is not written; scrape `/metrics`",
+            &INFLUXDB,
+            "Linkerd 1's metrics in InfluxDB's line protocol, on the admin port: `/admin/metrics/influxdb`.",
         ),
-        refused("io.l5d.statsd", "StatsD is not written; scrape `/metrics`"),
-        refused(
+        kind(
+            "io.l5d.statsd",
+            &STATSD,
+            "Linkerd 1's metrics, pushed to a StatsD server by UDP.",
+        ),
+        kind(
             "io.l5d.tracelog",
-            "spans are not logged; use `io.l5d.zipkin`",
+            &TRACELOG,
+            "Spans as lines of the log, under the target `io.l5d.tracelog`.",
         ),
         refused(
             "io.l5d.commonMetrics",
@@ -82,6 +88,69 @@ static ZIPKIN: Section = Section {
     also: &[],
     removed: &[],
 };
+static INFLUXDB: Section = Section {
+    title: "io.l5d.influxdb",
+    keys: &[EXPERIMENTAL],
+    also: &[],
+    removed: &[],
+};
+static STATSD: Section = Section {
+    title: "io.l5d.statsd",
+    keys: &[
+        Key::new(
+            "prefix",
+            Ty::Text,
+            "linkerd",
+            "Put in front of every metric's name, with a dot.",
+        ),
+        Key::new(
+            "hostname",
+            Ty::Text,
+            "127.0.0.1",
+            "The StatsD server; resolved anew for each push.",
+        ),
+        Key::new("port", Ty::Port, "8125", "Its port."),
+        Key::new(
+            "gaugeIntervalMs",
+            Ty::Count(1, 86_400_000),
+            "10000",
+            "Milliseconds between two pushes: of gauges, of what counters have counted since the last one, of sampled values.",
+        ),
+        Key::new(
+            "sampleRate",
+            Ty::Number(0.0, 1.0),
+            "0.01",
+            "Share of the values of each stat that is sent. Counters are exact.",
+        ),
+        EXPERIMENTAL,
+    ],
+    also: &[],
+    removed: &[],
+};
+static TRACELOG: Section = Section {
+    title: "io.l5d.tracelog",
+    keys: &[
+        Key::new(
+            "sampleRate",
+            Ty::Number(0.0, 1.0),
+            "1.0",
+            "Share of traces that are logged.",
+        ),
+        Key::new(
+            "level",
+            Ty::OneOf(LEVELS),
+            "INFO",
+            "Level of the lines; `FATAL` and `CRITICAL` are logged as errors.",
+        ),
+        EXPERIMENTAL,
+    ],
+    also: &[],
+    removed: &[],
+};
+/// As Twitter's logging has them, from the least to the most; `ALL` and `OFF` are no levels of a line.
+const LEVELS: &[&str] = &[
+    "TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL",
+];
 static RECENT: Section = Section {
     title: "io.l5d.recentRequests",
     keys: &[
