@@ -50,12 +50,12 @@ impl fmt::Display for Dentry {
     }
 }
 
-/// A table of rules, a later one tried first. Cheap to clone, and to append a small one to a large one.
+/// A table of rules, a later one tried first. Cheap to clone, and to append a small one to a large one; the empty one costs
+/// nothing, as most requests have one.
 #[derive(Clone, Default)]
-pub struct Dtab(Arc<Layers>);
+pub struct Dtab(Option<Arc<Layers>>);
 
-/// The tables that were appended to each other, in order, none of them empty.
-#[derive(Default)]
+/// The tables that were appended to each other, in order, none of them empty; at least one.
 struct Layers {
     tables: Vec<Arc<Table>>,
     /// All entries in one row, made when they are first asked for.
@@ -84,21 +84,21 @@ impl Dtab {
 
     /// All entries, as written.
     pub fn entries(&self) -> &[Dentry] {
-        match self.0.tables.as_slice() {
-            [] => &[],
+        let Some(layers) = &self.0 else { return &[] };
+        match layers.tables.as_slice() {
             [lone] => &lone.entries,
-            tables => self.0.row.get_or_init(|| row(tables)),
+            tables => layers.row.get_or_init(|| row(tables)),
         }
     }
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.0.tables.iter().map(|table| table.entries.len()).sum()
+        self.tables().iter().map(|table| table.entries.len()).sum()
     }
 
     /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
-        self.0.tables.is_empty()
+        self.0.is_none()
     }
 
     /// This table followed by `later`, whose entries are tried first.
@@ -110,26 +110,21 @@ impl Dtab {
         if self.is_empty() {
             return later.clone();
         }
-        let tables: Vec<_> = self
-            .0
-            .tables
-            .iter()
-            .chain(&later.0.tables)
-            .cloned()
-            .collect();
+        let tables = self.tables().iter().chain(later.tables());
+        let tables: Vec<_> = tables.cloned().collect();
         if tables.len() > MAX_LAYERS || self.len() + later.len() <= COPIED {
             return row(&tables).into_vec().into();
         }
-        Self(Arc::new(Layers {
+        Self(Some(Arc::new(Layers {
             tables,
             row: OnceLock::new(),
-        }))
+        })))
     }
 
     /// The entries whose prefix matches, last one first.
     pub fn matches<'a>(&'a self, path: &Path) -> impl Iterator<Item = &'a Dentry> + use<'a> {
         let path = path.clone();
-        let tables = self.0.tables.iter().rev();
+        let tables = self.tables().iter().rev();
         tables.flat_map(move |table| table.matching(&path))
     }
 
@@ -194,10 +189,10 @@ impl From<Vec<Dentry>> for Dtab {
         }
         let index = Index::new(&entries);
         let entries = entries.into();
-        Self(Arc::new(Layers {
+        Self(Some(Arc::new(Layers {
             tables: vec![Arc::new(Table { entries, index })],
             row: OnceLock::new(),
-        }))
+        })))
     }
 }
 
@@ -216,15 +211,22 @@ impl FromStr for Dtab {
 }
 
 impl Dtab {
+    fn tables(&self) -> &[Arc<Table>] {
+        self.0.as_ref().map_or(&[], |layers| &layers.tables)
+    }
+
     fn iter(&self) -> impl Iterator<Item = &Dentry> {
-        self.0.tables.iter().flat_map(|table| table.entries.iter())
+        self.tables().iter().flat_map(|table| table.entries.iter())
     }
 }
 
 impl PartialEq for Dtab {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-            || (self.len() == other.len() && self.iter().eq(other.iter()))
+        let same = match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        same || (self.len() == other.len() && self.iter().eq(other.iter()))
     }
 }
 

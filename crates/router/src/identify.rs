@@ -87,17 +87,17 @@ pub fn identify_head(
     head: &RequestHead,
     name: &mut Identified,
 ) -> Result<(), NotIdentified> {
-    let mut reason = NotIdentified::NoHeader("Host".into());
+    let mut reason = None;
     for identifier in identifiers {
         name.key.clear();
         name.consumed = 0;
         name.push_path(prefix);
         match one(identifier, head, name) {
             Ok(()) => return Ok(()),
-            Err(error) => reason = error,
+            Err(error) => reason = Some(error),
         }
     }
-    Err(reason)
+    Err(reason.unwrap_or_else(|| NotIdentified::NoHeader("Host".into())))
 }
 
 fn one(

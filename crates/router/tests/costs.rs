@@ -1,4 +1,4 @@
-//! What a request costs in allocations, counted: the data plane makes few, and as many for the thousandth request as for the tenth.
+//! What a request costs in allocations, counted: on open connections none, but for the histograms that grow.
 
 #![allow(unsafe_code)] // a global allocator cannot be written without
 
@@ -56,7 +56,7 @@ fn per_request(client: &mut Conn, request: &str, n: u64) -> f64 {
 }
 
 #[test]
-fn a_request_on_open_connections_makes_few_allocations() {
+fn a_request_on_open_connections_allocates_nothing() {
     OURS.set(true);
     let rig = Rig::new();
     let _web = rig.backend("web", |conn, _| {
@@ -68,7 +68,7 @@ fn a_request_on_open_connections_makes_few_allocations() {
     let mut client = rig.connect();
     let get = "GET /index.html?q=1 HTTP/1.1\r\nHost: web\r\nUser-Agent: costs/1.0\r\nAccept: */*\r\nCookie: a=b\r\n\r\n";
     let post = "POST /form HTTP/1.1\r\nHost: web\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello";
-    for (what, request, most) in [("GET", get, 2.1), ("POST", post, 2.1)] {
+    for (what, request, most) in [("GET", get, 0.1), ("POST", post, 0.1)] {
         // What is kept from then on is made for the first ones.
         per_request(&mut client, request, 100);
         let each = per_request(&mut client, request, 2_000);
