@@ -72,6 +72,11 @@ impl<T> Var<T> {
         self.value.load_full()
     }
 
+    /// Whether [`Reads`] that are still held have read it; for a value without further handles, which would count, too.
+    pub fn is_read(&self) -> bool {
+        Arc::strong_count(&self.signal) > 1
+    }
+
     /// How often the value was set.
     pub fn version(&self) -> u64 {
         self.signal.version.load(Ordering::Acquire)
