@@ -135,6 +135,7 @@ pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr)
                 job.client_http10 = job.request.version() == Version::Http10;
                 job.client_keeps = job.request.keep_alive() && !old && !entrance.is_ending();
                 polite = !job.request.keep_alive() && job.request.framing() == Framing::None;
+                let _under_way = worker.under_way();
                 handle(local, &ends, &mut down, &mut job).await
             }
         };
@@ -155,26 +156,28 @@ pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr)
 
 /// Waits for the next request, with no buffer and nothing of the router. False: the connection ends.
 async fn wait(entrance: &Entrance, down: &mut Downstream) -> bool {
-    let behind = entrance.behind();
-    match behind.local.router.settings.servers[behind.server].idle_time {
-        Some(idle) => down.timer.arm_in(idle),
-        None => down.timer.disarm(),
-    }
-    drop(behind);
-    if entrance.is_ending() {
-        // A request that is already on its way is served.
-        down.timer.arm_in(Duration::from_millis(20));
-    }
-    let readable = poll_fn(|cx| {
-        if let Poll::Ready(result) = down.io.poll_readable(cx) {
-            return Poll::Ready(result.is_ok());
+    let mut armed = None;
+    let readable = loop {
+        let ending = entrance.ending();
+        if armed.replace(ending) != Some(ending) {
+            let behind = entrance.behind();
+            let server = &behind.local.router.settings.servers[behind.server];
+            match ending.patience().or(server.idle_time) {
+                Some(patience) => down.timer.arm_in(patience),
+                None => down.timer.disarm(),
+            }
         }
-        down.timer.poll(cx).map(|()| false)
-    });
-    let readable = tokio::select! {
-        biased;
-        readable = readable => readable,
-        () = entrance.ended.notified() => false,
+        let readable = poll_fn(|cx| {
+            if let Poll::Ready(result) = down.io.poll_readable(cx) {
+                return Poll::Ready(result.is_ok());
+            }
+            down.timer.poll(cx).map(|()| false)
+        });
+        tokio::select! {
+            biased;
+            readable = readable => break readable,
+            () = entrance.ended.notified() => {}
+        }
     };
     down.timer.disarm();
     readable

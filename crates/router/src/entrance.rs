@@ -10,6 +10,7 @@ use std::sync::Arc;
 use telemetry::metrics::{Registration, Scope};
 use tokio::sync::Notify;
 
+use crate::ending::Ending;
 use crate::routes::Local;
 use crate::stats::ServerStats;
 use crate::worker::Worker;
@@ -19,7 +20,7 @@ pub(crate) struct Entrance {
     worker: Rc<Worker>,
     behind: RefCell<Rc<Behind>>,
     closed: Cell<bool>,
-    /// Wakes idle connections, and the acceptor, when they are to end.
+    /// Wakes idle connections, and the acceptor, when [`Entrance::ending`] has changed.
     pub(crate) ended: Notify,
 }
 
@@ -88,7 +89,15 @@ impl Entrance {
 
     /// Whether connections are to end with the request that they carry.
     pub(crate) fn is_ending(&self) -> bool {
-        self.closed.get() || self.worker.draining()
+        self.ending() != Ending::No
+    }
+
+    /// How far it is on its way to the end, with the worker or alone.
+    pub(crate) fn ending(&self) -> Ending {
+        match self.worker.ending() {
+            Ending::No if self.closed.get() => Ending::Leaving,
+            of_worker => of_worker,
+        }
     }
 
     /// The worker that serves it.

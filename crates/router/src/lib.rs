@@ -15,6 +15,7 @@ mod classify;
 mod client;
 mod connection;
 mod context;
+mod ending;
 mod entrance;
 mod exchange;
 mod forwarded;

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
+use crate::ending::{LINGER, accepts_for};
 use crate::entrance::Entrance;
 use crate::router::Router;
 use crate::settings::{ServerSettings, SocketSettings};
@@ -26,6 +26,8 @@ const BACKLOG: i32 = 1024;
 const SWAP_LIMIT: Duration = Duration::from_secs(5);
 /// A data thread that was told to end is waited for this long. One that is stuck is left behind: it ends with the process.
 const THREAD_END: Duration = Duration::from_secs(1);
+/// Listeners are closed within microseconds, unless the first data thread is stuck.
+const LISTENERS_END: Duration = Duration::from_secs(1);
 /// After accept fails for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -79,6 +81,8 @@ pub struct DataPlane {
     next: ListenerId,
     phase: watch::Sender<Phase>,
     accepting: watch::Sender<bool>,
+    /// How many listeners may still give connections to workers.
+    open: Arc<AtomicUsize>,
     loads: Vec<Arc<Load>>,
     orders: Vec<mpsc::UnboundedSender<Order>>,
     threads: Vec<JoinHandle<()>>,
@@ -144,6 +148,7 @@ impl DataPlane {
         let workers = workers.max(1);
         let (phase, phases) = watch::channel(Phase::Serve);
         let (accepting, accepts) = watch::channel(true);
+        let open = Arc::new(AtomicUsize::new(0));
         let loads: Vec<_> = (0..workers).map(|_| Arc::new(Load::default())).collect();
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..workers).map(|_| mpsc::channel(HANDOVER)).unzip();
@@ -154,6 +159,7 @@ impl DataPlane {
             senders,
             loads: loads.clone(),
             accepting: accepts,
+            open: Arc::clone(&open),
             next: Arc::default(),
         });
         let mut threads = Vec::new();
@@ -170,6 +176,7 @@ impl DataPlane {
             next: 0,
             phase,
             accepting,
+            open,
             loads,
             orders,
             threads,
@@ -241,10 +248,13 @@ impl DataPlane {
 
     /// Connections that are open.
     pub fn connections(&self) -> usize {
-        self.loads
-            .iter()
-            .map(|load| load.connections.load(Ordering::Relaxed))
-            .sum()
+        self.sum(|load| &load.connections)
+    }
+
+    /// Of all workers.
+    fn sum(&self, count: impl Fn(&Load) -> &AtomicUsize) -> usize {
+        let counts = self.loads.iter().map(|load| count(load));
+        counts.map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     /// Closes the listeners; connections that are open go on.
@@ -252,12 +262,36 @@ impl DataPlane {
         self.accepting.send_replace(false);
     }
 
+    /// The first part of an end: every answer says that its connection closes, and connections are still accepted, for
+    /// nobody else may have the port yet. Until the requests that were under way have ended and idle connections were
+    /// kept for a second more, so that no request crosses the close; at once when nobody is connected; and before
+    /// `limit` is over, so that [`DataPlane::drain`] with what is left of it can finish what was accepted last. Cancel
+    /// safe.
+    pub async fn leave(&self, limit: Duration) {
+        self.phase.send_replace(Phase::Leave);
+        let began = Instant::now();
+        let (until, lingers) = (began + accepts_for(limit), began + LINGER);
+        let older = || self.sum(|load| &load.older);
+        // Workers take a moment to hear of it: what begins before that ends before the second is over, or is waited for.
+        while self.connections() > 0 && (older() > 0 || Instant::now() < lingers) {
+            if Instant::now() >= until {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Stops accepting, lets what is under way finish, closes keep-alive connections politely, and cuts what is left
     /// after `limit`. Cancel safe: called again, it goes on.
     pub async fn drain(&mut self, limit: Duration) -> Drained {
         self.stop_accepting();
-        self.phase.send_replace(Phase::Drain);
         let end = Instant::now() + limit;
+        // A worker ends when it has nothing left to do: not before it has got the last connection.
+        let closed = end.min(Instant::now() + LISTENERS_END);
+        while self.open.load(Ordering::Relaxed) > 0 && Instant::now() < closed {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.phase.send_replace(Phase::Drain);
         while self.connections() > 0 && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -434,7 +468,25 @@ pub(crate) struct Acceptors {
     senders: Vec<mpsc::Sender<Accepted>>,
     loads: Vec<Arc<Load>>,
     accepting: watch::Receiver<bool>,
+    /// How many listeners are open.
+    open: Arc<AtomicUsize>,
     next: Arc<AtomicUsize>,
+}
+
+/// A listener that may still give connections to workers.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn new(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Acceptors {
@@ -444,9 +496,14 @@ impl Acceptors {
             senders: self.senders.clone(),
             loads: self.loads.clone(),
             accepting: self.accepting.clone(),
+            open: Arc::clone(&self.open),
             next: Arc::clone(&self.next),
         };
-        tokio::task::spawn_local(ways.accept(id, socket, entrance));
+        let open = Open::new(&self.open);
+        tokio::task::spawn_local(async move {
+            ways.accept(id, socket, entrance).await;
+            drop(open);
+        });
     }
 
     /// Accepts until told to stop. Nothing that accept says ends it.
@@ -485,8 +542,18 @@ impl Acceptors {
                 }
             }
         }
-        // Who has connected already is served: closing would reset what waits in the queue.
-        while let Some(Ok((tcp, peer))) = socket.accept().now_or_never() {
+        // Who has connected already is served: closing would reset what waits in the queue. The system is asked itself,
+        // as the runtime may not have heard of them yet.
+        let Ok(socket) = socket.into_std() else {
+            return;
+        };
+        while let Ok((tcp, peer)) = socket.accept() {
+            let Ok(tcp) = tcp
+                .set_nonblocking(true)
+                .and_then(|()| TcpStream::from_std(tcp))
+            else {
+                continue;
+            };
             if !self.hand_over(id, tcp, peer, &entrance).await {
                 return;
             }

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_local;
 
 use crate::connection::{Job, serve};
+use crate::ending::{Ending, UnderWay};
 use crate::entrance::Entrance;
 use crate::io::{Blocks, Io};
 use crate::router::Router;
@@ -31,7 +32,8 @@ pub(crate) struct Worker {
     pub(crate) jobs: RefCell<Vec<Box<Job>>>,
     /// A coarse clock: seconds since the worker began.
     pub(crate) seconds: Cell<u64>,
-    draining: Cell<bool>,
+    ending: Cell<Ending>,
+    load: Arc<Load>,
     began: Instant,
 }
 
@@ -39,21 +41,32 @@ pub(crate) struct Worker {
 const JOBS: usize = 256;
 
 impl Worker {
-    fn new(index: usize) -> Rc<Self> {
+    fn new(index: usize, load: Arc<Load>) -> Rc<Self> {
         Rc::new(Self {
             index,
             timers: Timers::new(),
             blocks: Blocks::default(),
             jobs: RefCell::default(),
             seconds: Cell::new(0),
-            draining: Cell::new(false),
+            ending: Cell::new(Ending::No),
+            load,
             began: Instant::now(),
         })
     }
 
+    /// How far it is on its way to the end.
+    pub(crate) fn ending(&self) -> Ending {
+        self.ending.get()
+    }
+
     /// Whether connections are to end with the request that they carry.
     pub(crate) fn draining(&self) -> bool {
-        self.draining.get()
+        self.ending.get() != Ending::No
+    }
+
+    /// For a request that begins now.
+    pub(crate) fn under_way(&self) -> Option<UnderWay<'_>> {
+        (!self.draining()).then(|| UnderWay::new(&self.load))
     }
 
     /// `now` in µs since the worker began.
@@ -134,7 +147,9 @@ pub(crate) enum Tcp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Serve,
-    /// Finish what is under way, keep nothing alive.
+    /// Keep nothing alive, though new connections still come.
+    Leave,
+    /// Finish what is under way: no more connections come.
     Drain,
     /// Drop everything.
     Stop,
@@ -144,6 +159,8 @@ pub(crate) enum Phase {
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     pub(crate) connections: AtomicUsize,
+    /// Requests under way that began before the end did; the worker alone writes it.
+    pub(crate) older: AtomicUsize,
 }
 
 /// A closed listener's connections may still be on their way from the acceptor to the worker, but no longer than this.
@@ -158,7 +175,7 @@ pub(crate) async fn run(
     load: Arc<Load>,
     acceptors: Option<Acceptors>,
 ) {
-    let worker = Worker::new(index);
+    let worker = Worker::new(index, Arc::clone(&load));
     let timers = Rc::clone(&worker.timers);
     spawn_local(async move { timers.drive().await });
     let mut floor = Floor {
@@ -191,14 +208,17 @@ pub(crate) async fn run(
                 if changed.is_err() || now == Phase::Stop {
                     return;
                 }
-                worker.draining.set(true);
+                worker.ending.set(match now {
+                    Phase::Drain => Ending::Closing,
+                    _ => Ending::Leaving,
+                });
                 floor.tell_idle();
-                if floor.is_empty() {
+                if worker.ending() == Ending::Closing && floor.is_empty() {
                     return;
                 }
             }
             () = idle.notified() => {
-                if worker.draining() && floor.is_empty() {
+                if worker.ending() == Ending::Closing && floor.is_empty() {
                     return;
                 }
             }

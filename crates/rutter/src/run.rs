@@ -126,7 +126,7 @@ pub async fn run(
         () = stop.cancelled() => {}
         () = follower.run(&mut node) => {}
     }
-    tracing::info!("draining: no new connections, what is under way may finish");
+    tracing::info!("draining: what is under way may finish, then the listeners close");
     match node.drain().await {
         0 => Ok(()),
         cut => Err(anyhow!(
@@ -258,11 +258,18 @@ impl Node {
         self.plane.routers()
     }
 
-    /// Readiness goes off, keep-alive connections close politely, what is under way finishes within the grace time, and
-    /// its spans are sent. Gives the number of connections that were cut.
+    /// Requests are still taken, each answered with `Connection: close`, until what was under way has ended; then the
+    /// listeners close, what came last finishes, all within the grace time, and its spans are sent. Gives the number of
+    /// connections that were cut.
     pub async fn drain(&mut self) -> usize {
+        let end = Instant::now() + self.config.admin.shutdown_grace;
+        let left = || end.saturating_duration_since(Instant::now());
+        // Kubernetes has taken a pod that is deleted out of its Services. It is still asked whether it is ready, and
+        // other nodes' routers send to it for as long as it says so.
+        self.serving.met("ending, and still taking requests");
+        self.plane.leave(left()).await;
         self.serving.unmet("draining");
-        let drained = self.plane.drain(self.config.admin.shutdown_grace).await;
+        let drained = self.plane.drain(left()).await;
         self.reports.finish().await;
         self.stop_admin.cancel();
         drained.cut

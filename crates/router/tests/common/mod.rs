@@ -191,6 +191,18 @@ impl Rig {
         drop(plane);
         drained
     }
+
+    /// Both parts of an end, in a thread of its own; what it gives comes with the time that it took.
+    pub fn end(mut self, limit: Duration) -> std::thread::JoinHandle<(router::Drained, Duration)> {
+        let mut plane = self.plane.take().unwrap();
+        std::thread::spawn(move || {
+            let began = std::time::Instant::now();
+            let left = || limit.saturating_sub(began.elapsed());
+            self.runtime.block_on(plane.leave(limit));
+            let drained = self.runtime.block_on(plane.drain(left()));
+            (drained, began.elapsed())
+        })
+    }
 }
 
 fn names(table: &Arc<Table>, runtime: &tokio::runtime::Runtime) -> Arc<Names> {
