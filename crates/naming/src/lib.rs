@@ -24,8 +24,10 @@ pub mod transform;
 pub use bind::{BindError, BoundTree, Mounted};
 pub use delegation::Delegation;
 pub use endpoint::{Addr, Addrs, Bound, Endpoint, Name, Target};
-pub use interpreter::{DefaultInterpreter, FsInterpreter, FsInterpreterError, Interpreter};
-pub use matcher::PathMatcher;
+pub use interpreter::{
+    DefaultInterpreter, FsInterpreterError, Interpreter, LiveDtab, LiveInterpreter, LiveSource,
+};
+pub use matcher::{Captures, PathMatcher};
 pub use namer::{Activity, Namer, NamerError, Rebind, Transformer, each_leaf};
 pub use names::{
     Binding, Cause, Delegations, Leaf, LeafTarget, Names, NamesConfig, NamesLimits, Outcome,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use dtab::Path;
 use naming::Addr;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::balance::{Candidate, Picker, Shared};
 use crate::budget::{Budget, Deposits};
@@ -20,6 +20,7 @@ use crate::io::{Blocks, Buffer, Io};
 use crate::settings::ClientSettings;
 use crate::stats::{ClientGauges, ClientStats};
 use crate::timer::Timer;
+use crate::tls::{self, ClientKeys, TlsCheck, TlsFailure};
 use crate::tunnel;
 
 /// What all workers share of one bound name.
@@ -28,19 +29,27 @@ pub(crate) struct ClientShared {
     pub(crate) settings: ClientSettings,
     pub(crate) requeues: Budget,
     pub(crate) gauges: ClientGauges,
+    /// With `settings.tls`.
+    keys: Option<Arc<ClientKeys>>,
     endpoints: Mutex<HashMap<SocketAddr, Weak<Shared>>>,
     addr: Mutex<Addr>,
     workers: usize,
 }
 
 impl ClientShared {
-    pub(crate) fn new(id: Path, settings: ClientSettings, workers: usize) -> Self {
+    pub(crate) fn new(
+        id: Path,
+        settings: ClientSettings,
+        keys: Option<Arc<ClientKeys>>,
+        workers: usize,
+    ) -> Self {
         let requeues = Budget::new(settings.requeue_budget, Instant::now());
         Self {
             id,
             settings,
             requeues,
             gauges: ClientGauges::default(),
+            keys,
             endpoints: Mutex::default(),
             addr: Mutex::new(Addr::Pending),
             workers,
@@ -48,8 +57,12 @@ impl ClientShared {
     }
 
     /// The same bound name with other settings: what is known of its endpoints stays.
-    pub(crate) fn successor(&self, settings: ClientSettings) -> Self {
-        let new = Self::new(self.id.clone(), settings, self.workers);
+    pub(crate) fn successor(
+        &self,
+        settings: ClientSettings,
+        keys: Option<Arc<ClientKeys>>,
+    ) -> Self {
+        let new = Self::new(self.id.clone(), settings, keys, self.workers);
         *lock(&new.endpoints) = lock(&self.endpoints).clone();
         *lock(&new.addr) = self.addr();
         new
@@ -157,12 +170,17 @@ impl Drop for Open {
 pub(crate) enum ConnectError {
     Refused(io::Error),
     Timeout,
+    /// There is a connection, but no TLS.
+    Tls(TlsFailure),
 }
 
 /// Bytes that are not acknowledged for so long end the connection: its machine is dead, or unreachable.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(6);
 /// A connection that is silent for so long is asked whether its machine still lives, and then each second.
 const SILENT: Duration = Duration::from_secs(5);
+
+/// Longest wait for a handshake with an endpoint, behind the wait for its connection.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 
 /// A machine that loses its power says nothing: without this, requests on connections to it wait for ever. A service that
 /// is merely slow is not affected, for its kernel answers.
@@ -305,16 +323,22 @@ impl Client {
             result = connecting => result.map_err(ConnectError::Refused),
             () = timer.expired() => Err(ConnectError::Timeout),
         };
+        let local = result.as_ref().ok().and_then(|tcp| tcp.local_addr().ok());
+        let result = match (result, &self.shared.keys) {
+            (Ok(tcp), None) => Ok(Io::Plain(tcp)),
+            (Ok(tcp), Some(keys)) => Box::pin(self.secure(tcp, keys, addr, timer, deadline)).await,
+            (Err(error), _) => Err(error),
+        };
         timer.disarm();
         let micros = began.elapsed().as_micros() as u64;
         match result {
-            Ok(tcp) => {
+            Ok(io) => {
                 self.stats.connects.incr();
                 self.stats.connect_latency.record(micros);
                 self.stats.connections.incr();
                 Ok(Upstream {
-                    local: tcp.local_addr().ok(),
-                    io: Io::Plain(tcp),
+                    local,
+                    io,
                     buffer: blocks.take(),
                     reused: false,
                     made: began,
@@ -328,6 +352,34 @@ impl Client {
                 Err(error)
             }
         }
+    }
+
+    /// Goes through the handshake with an endpoint, within its own time.
+    async fn secure(
+        &self,
+        tcp: TcpStream,
+        keys: &ClientKeys,
+        addr: SocketAddr,
+        timer: &Timer,
+        deadline: Option<Instant>,
+    ) -> Result<Io, ConnectError> {
+        let limit = Instant::now() + HANDSHAKE_TIME;
+        timer.arm(deadline.map_or(limit, |deadline| deadline.min(limit)));
+        let name = self
+            .shared
+            .settings
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.name.as_deref());
+        let shaken = tokio::select! {
+            biased;
+            shaken = tls::connect(tcp, keys, name, addr) => shaken,
+            () = timer.expired() => Err(TlsFailure::new(
+                TlsCheck::Slow,
+                format!("the handshake was not done within {HANDSHAKE_TIME:?}, or the request's own time"),
+            )),
+        };
+        shaken.map(Io::Tls).map_err(ConnectError::Tls)
     }
 
     /// Puts a connection back that is clean: no unread bytes, and both sides keep it.
@@ -346,7 +398,7 @@ impl Client {
         let min = settings.pool_min as usize;
         for endpoint in self.endpoints.borrow().iter() {
             let mut idle = endpoint.idle.borrow_mut();
-            idle.retain(|one| one.io.is_quiet());
+            idle.retain_mut(|one| one.io.is_quiet());
             let fresh = |one: &Upstream| now.duration_since(one.idle_since) < settings.pool_idle;
             // The oldest stand first.
             let stale = idle.iter().take_while(|one| !fresh(one)).count();

@@ -38,6 +38,8 @@ pub(crate) struct Ends {
     pub(crate) name: Arc<str>,
     pub(crate) stats: Arc<ServerStats>,
 }
+    /// The certificate that the client showed, as `x-forwarded-client-cert` has it.
+    pub(crate) client_cert: Option<Box<str>>,
 
 impl Ends {
     fn new(entrance: &Rc<Entrance>, (local, peer): (SocketAddr, SocketAddr)) -> Self {
@@ -51,6 +53,7 @@ impl Ends {
             name: Arc::clone(&behind.name),
             stats: Arc::clone(&behind.stats),
         }
+            client_cert: None,
     }
 
     /// Takes in what serves the next request.
@@ -96,6 +99,7 @@ pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr)
     let mut ends = Ends::new(entrance, who);
     let began = Instant::now();
     let mut down = Downstream {
+    ends.client_cert = io.client_certificate().map(String::into_boxed_str);
         io,
         buffer: Buffer::default(),
         out: Vec::new(),
@@ -229,6 +233,31 @@ async fn read_head(local: &Local, down: &mut Downstream, job: &mut Job) -> Head 
 
 /// Answers a head that cannot be read.
 async fn refuse_head(local: &Local, ends: &Ends, down: &mut Downstream, error: &RouteError) {
+/// Answers a connection that is none of HTTP's here, before it said anything that can be read.
+pub(crate) async fn turn_away(
+    entrance: &Rc<Entrance>,
+    who: (SocketAddr, SocketAddr),
+    io: Io,
+    error: &RouteError,
+) {
+    let ends = Ends::new(entrance, who);
+    let worker = entrance.worker();
+    let mut down = Downstream {
+        io,
+        buffer: worker.blocks.take(),
+        out: Vec::new(),
+        written: 0,
+        half_closed: false,
+        timer: worker.timers.timer(),
+        sent: 0,
+        received: 0,
+    };
+    let behind = entrance.behind();
+    refuse_head(&behind.local, &ends, &mut down, error).await;
+    drop(behind);
+    linger(&mut down).await;
+}
+
     let mut call = Call::begin(local, ends);
     let who = Answering {
         router: &local.router.settings.label,

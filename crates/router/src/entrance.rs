@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use telemetry::metrics::{Registration, Scope};
 use tokio::sync::Notify;
@@ -13,6 +14,7 @@ use tokio::sync::Notify;
 use crate::ending::Ending;
 use crate::routes::Local;
 use crate::stats::ServerStats;
+use crate::tls::ServerKeys;
 use crate::worker::Worker;
 
 /// A listener on one worker.
@@ -32,6 +34,8 @@ pub(crate) struct Behind {
     /// The listener's name in traces, `ip/port`, as Linkerd 1 has it.
     pub(crate) name: Arc<str>,
     pub(crate) stats: Arc<ServerStats>,
+    /// With TLS.
+    pub(crate) keys: Option<Arc<ServerKeys>>,
     registration: Rc<Registration>,
 }
 
@@ -59,6 +63,7 @@ impl Entrance {
         }
         let new = match old.local.router.label() == local.router.label() {
             true => Behind {
+                keys: keys(&local, server, &old.stats),
                 local,
                 server,
                 name: Arc::clone(&old.name),
@@ -114,10 +119,18 @@ impl Behind {
         let registration = registry.register(scope, Arc::clone(&stats) as _);
         Self {
             server,
+            keys: keys(&local, server, &stats),
             name: format!("{}/{}", addr.ip(), addr.port()).into(),
             stats,
             registration: Rc::new(registration),
             local,
         }
     }
+}
+
+/// The certificates of a server with TLS, whose handshakes are counted from now on.
+fn keys(local: &Local, server: usize, stats: &ServerStats) -> Option<Arc<ServerKeys>> {
+    let keys = local.router.keys.server(server)?;
+    stats.handshakes.shown.store(true, Ordering::Relaxed);
+    Some(keys)
 }

@@ -27,6 +27,7 @@ use crate::tunnel::{self, Tunnel, Wish};
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use crate::tls::{TlsCheck, TlsFailure};
 pub(crate) enum After {
     Keep,
     Close,
@@ -145,7 +146,7 @@ async fn route(
                 route.service.shared.settings.total_timeout,
                 client.shared.settings.attempt_timeout,
             );
-            prepare_head(local, ends, job, &context, absolute, timeout);
+            prepare_head(local, ends, job, &context, absolute, (client, timeout));
             let own = &context.dtab;
             let mut attempts = Attempts::new(
                 local,
@@ -255,7 +256,7 @@ fn prepare_head(
     job: &mut Job,
     context: &Context,
     absolute: bool,
-    timeout: Option<Duration>,
+    (client, timeout): (&Client, Option<Duration>),
 ) {
     let settings = &local.router.settings;
     let server = &settings.servers[ends.server];
@@ -298,6 +299,11 @@ fn prepare_head(
         } else {
             "1.1 rutter"
         },
+    if client.shared.settings.forward_client_cert
+        && let Some(cert) = &ends.client_cert
+    {
+        head.append(b"x-forwarded-client-cert", cert.as_bytes());
+    }
     );
     if !context.dtab.is_empty() {
         head.append(b"l5d-ctx-dtab", context.dtab.to_string().as_bytes());
@@ -642,7 +648,7 @@ impl<'a> Attempts<'a> {
                 Err(error) => {
                     self.judge(&mut load, false, attempt.began.elapsed());
                     let error = self.connect_error(error, addr);
-                    return Err((Failed { error, again: true }, endpoint));
+                    return Err((Failed { error, again }, endpoint));
                 }
             },
         };
@@ -654,6 +660,8 @@ impl<'a> Attempts<'a> {
             return Ok(Sent {
                 up,
                 endpoint,
+                    // A handshake that takes too long has taken the time of further ones.
+                    let again = !matches!(&error, ConnectError::Tls(failure) if failure.check == TlsCheck::Slow);
                 load,
                 all_sent,
             });
@@ -813,6 +821,12 @@ impl<'a> Attempts<'a> {
     }
 
     /// What a broken attempt means, and whether the endpoint is at fault.
+            ConnectError::Tls(failure) => RouteError::Tls {
+                endpoint,
+                failure,
+                path,
+                id,
+            },
     fn attempt_error(
         &self,
         error: AttemptError,
@@ -838,6 +852,19 @@ impl<'a> Attempts<'a> {
                     again: unsent,
                 },
                 true,
+        if let AttemptError::Broken {
+            error: Some(error), ..
+        } = &error
+            && let Some(failure) = TlsFailure::refusal(error)
+        {
+            let error = RouteError::Tls {
+                endpoint,
+                failure,
+                path,
+                id,
+            };
+            return (failed(error), true);
+        }
             ),
             AttemptError::BadResponse(error) => (
                 failed(RouteError::BadResponse {
@@ -1167,6 +1194,29 @@ impl<'a> Attempts<'a> {
         drop((up, load));
         let code = end.code();
         tracing::debug!(bound = %self.client.shared.id, endpoint = %facts.remote, ?end, "tunnel ended");
+    /// What is done to the response's body besides passing it on: nothing, nearly always.
+    fn wrapper(
+        &self,
+        request: &RequestHead,
+        response: &mut ResponseHead,
+        framing: Framing,
+        (diagnosis, call, endpoint): (Diagnosis, &Call<'_>, SocketAddr),
+    ) -> Option<Box<Wrapper>> {
+        if diagnosis == Diagnosis::Tell {
+            let way = way(
+                self.local,
+                self.route,
+                self.client,
+                Some(endpoint),
+                self.own,
+                call,
+            );
+            return Some(Box::new(Wrapper::tail(response, way.text().into_bytes())));
+        }
+        let level = self.local.router.settings.compression?;
+        Wrapper::compress(level, request, response, framing).map(Box::new)
+    }
+
         self.span(attempt, job, &AttemptFacts { code, ..facts }, call);
         call.end(Some(status), facts.success, code, code.map(Code::as_str));
         match end {
@@ -1176,8 +1226,36 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// Answers `/$/io.buoyant.http.status/CODE`.
-async fn answer_status(
+/// How a request is routed, for a TRACE that asks.
+fn way<'a>(
+    local: &'a Local,
+    route: &'a Route,
+    client: &'a Client,
+    selected: Option<SocketAddr>,
+    own: &Dtab,
+    call: &Call<'_>,
+) -> Way<'a> {
+    let service = &route.service.shared.path;
+    let mut addresses: Vec<_> = client
+        .shared
+        .endpoints()
+        .iter()
+        .map(|one| one.addr)
+        .collect();
+    addresses.sort();
+    Way {
+        router: local.router.label(),
+        took: call.began().elapsed(),
+        service,
+        client: &client.shared.id,
+        addresses,
+        selected,
+        delegation: local.router.names.explain(service, own),
+    }
+}
+
+/// Answers in the endpoint's place: `/$/io.buoyant.http.status/CODE`, or a TRACE that ends here.
+async fn answer_here(
     status: u16,
     local: &Local,
     down: &mut Downstream,

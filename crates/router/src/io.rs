@@ -11,10 +11,13 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A connection, plain for now; TLS will be its second variant.
+use crate::tls;
+
+/// A connection. A plain one is as large and as quick as its socket: what TLS needs is behind a pointer.
 #[derive(Debug)]
 pub(crate) enum Io {
     Plain(TcpStream),
+    Tls(Box<tls::Stream>),
 }
 
 impl Io {
@@ -26,11 +29,14 @@ impl Io {
     ) -> Poll<io::Result<usize>> {
         let space = buffer.space();
         debug_assert!(!space.is_empty(), "a read into no space looks like the end");
-        let mut into = ReadBuf::new(space);
-        match self {
-            Self::Plain(tcp) => ready!(Pin::new(tcp).poll_read(cx, &mut into))?,
-        }
-        let n = into.filled().len();
+        let n = match self {
+            Self::Plain(tcp) => {
+                let mut into = ReadBuf::new(space);
+                ready!(Pin::new(tcp).poll_read(cx, &mut into))?;
+                into.filled().len()
+            }
+            Self::Tls(stream) => ready!(stream.poll_read(cx, space))?,
+        };
         buffer.end += n;
         Poll::Ready(Ok(n))
     }
@@ -42,10 +48,12 @@ impl Io {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Tls(stream) => stream.poll_write_two(cx, bytes, &[]),
         }
     }
 
-    /// Writes two runs of bytes in one go.
+    /// Writes two runs of bytes in one go. What is said to be written has been handed to the socket, under TLS too; after
+    /// `Pending` the same bytes are to be given again, perhaps with more behind them.
     pub(crate) fn poll_write_two(
         &mut self,
         cx: &mut Context<'_>,
@@ -59,6 +67,7 @@ impl Io {
             Self::Plain(tcp) => {
                 Pin::new(tcp).poll_write_vectored(cx, &[io::IoSlice::new(a), io::IoSlice::new(b)])
             }
+            Self::Tls(stream) => stream.poll_write_two(cx, a, b),
         }
     }
 
@@ -66,6 +75,7 @@ impl Io {
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(stream) => stream.poll_shutdown(cx),
         }
     }
 
@@ -73,6 +83,7 @@ impl Io {
     pub(crate) fn reset_on_close(&self) {
         let tcp = match self {
             Self::Plain(tcp) => tcp,
+            Self::Tls(stream) => stream.tcp(),
         };
         // A connection that is gone already cannot be told.
         _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
@@ -82,13 +93,23 @@ impl Io {
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(tcp) => tcp.poll_read_ready(cx),
+            Self::Tls(stream) => stream.poll_readable(cx),
+        }
+    }
+
+    /// The value of `x-forwarded-client-cert`, when the other side showed a certificate.
+    pub(crate) fn client_certificate(&self) -> Option<String> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.client_certificate(),
         }
     }
 
     /// Whether an idle connection may be used: nothing came and it was not closed. No system call unless something
     /// happened on it.
-    pub(crate) fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&mut self) -> bool {
         match self {
+            Self::Tls(stream) => stream.is_quiet(),
             Self::Plain(tcp) => {
                 let mut cx = Context::from_waker(Waker::noop());
                 match tcp.poll_read_ready(&mut cx) {

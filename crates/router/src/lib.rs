@@ -28,10 +28,12 @@ mod respond;
 mod router;
 mod routes;
 pub mod server;
+mod secure;
 pub mod settings;
 mod stats;
 mod timer;
 mod tunnel;
+pub mod tls;
 mod worker;
 
 pub use identify::{Identified, NotIdentified, identify_head};

@@ -11,6 +11,7 @@ use crate::http1::{
     BodyError, HeadError, RequestHead, Version, write_response, write_response_head,
 };
 use crate::identify::NotIdentified;
+use crate::tls::TlsFailure;
 
 /// Why a request was not answered by its service.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +142,11 @@ pub enum RouteError {
     /// RT-E131
     #[error("{endpoint} closed the connection before its response{}\nservice name: {path}\nclient name: {id}",
         error.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
+    /// RT-E127
+    #[error(
+        "this listener speaks TLS, and plain HTTP came: send to https:// here, or to another port"
+    )]
+    PlainToTls,
     Closed {
         /// The endpoint.
         endpoint: SocketAddr,
@@ -170,6 +176,18 @@ pub enum RouteError {
     /// RT-E113, RT-E114: added to a failure, which keeps its own code.
     #[error("{error}\n{code} {}: {note}", code.title())]
     Noted {
+    /// RT-E134
+    #[error("no TLS with {endpoint}: {failure}\nservice name: {path}\nclient name: {id}")]
+    Tls {
+        /// The endpoint.
+        endpoint: SocketAddr,
+        /// Which check, and what was found.
+        failure: TlsFailure,
+        /// The name.
+        path: Path,
+        /// The bound name.
+        id: Path,
+    },
         /// The failure.
         error: Box<RouteError>,
         /// What is added.
@@ -202,8 +220,10 @@ impl RouteError {
             Self::BadResponse { .. } => Code::E133,
             Self::Noted { error, .. } => error.code(),
         }
+            Self::PlainToTls => Code::E127,
     }
 
+            Self::Tls { .. } => Code::E134,
     /// The status of the answer.
     pub fn status(&self) -> u16 {
         match self {

@@ -17,6 +17,7 @@ use crate::budget::Budget;
 use crate::client::{ClientShared, lock};
 use crate::guard::Guard;
 use crate::settings::{RouterSettings, ServiceSettings};
+use crate::tls::Keys;
 
 /// Where a router's reports go.
 #[derive(Clone)]
@@ -43,6 +44,7 @@ pub struct Router {
     pub(crate) guard: Guard,
     /// Where it listens, once it does.
     pub(crate) listeners: OnceLock<Vec<SocketAddr>>,
+    pub(crate) keys: Keys,
     clients: Mutex<Known<ClientShared>>,
     services: Mutex<Known<ServiceShared>>,
 }
@@ -113,7 +115,8 @@ pub struct ClientState {
 
 impl Router {
     /// A router that does not listen yet; `workers` is the number of data threads it will be served by. An access log
-    /// that cannot be written is an error.
+    /// that cannot be written is an error, and so are certificates that cannot be used. With TLS, the current runtime
+    /// follows the files.
     pub fn new(
         settings: RouterSettings,
         names: Arc<Names>,
@@ -121,8 +124,9 @@ impl Router {
         workers: usize,
     ) -> std::io::Result<Arc<Self>> {
         let access_log = open(&settings)?;
+        let keys = keys(&settings, None, &reporting)?;
         Ok(Arc::new(Self::with(
-            settings, names, reporting, workers, access_log,
+            settings, names, reporting, workers, access_log, keys,
         )))
     }
 
@@ -132,6 +136,7 @@ impl Router {
         reporting: Reporting,
         workers: usize,
         access_log: Option<Arc<AccessLog>>,
+        keys: Keys,
     ) -> Self {
         Self {
             under_way: settings.servers.iter().map(|_| Arc::default()).collect(),
@@ -142,6 +147,7 @@ impl Router {
             workers,
             access_log,
             listeners: OnceLock::new(),
+            keys,
             clients: Mutex::default(),
             services: Mutex::default(),
         }
@@ -159,7 +165,8 @@ impl Router {
             true => self.access_log.clone(),
             false => open(&settings)?,
         };
-        let mut new = Self::with(settings, names, reporting, self.workers, access_log);
+        let keys = keys(&settings, Some(&self.keys), &reporting)?;
+        let mut new = Self::with(settings, names, reporting, self.workers, access_log, keys);
         for (server, under_way) in new.settings.servers.iter().zip(&mut new.under_way) {
             let old = self.settings.servers.iter();
             if let Some(at) = old.map(|old| old.addr).position(|addr| addr == server.addr) {
@@ -231,10 +238,12 @@ impl Router {
     pub(crate) fn client(&self, id: &Path) -> Arc<ClientShared> {
         let settings = self.settings.client.resolve(id);
         let mut clients = lock(&self.clients);
+        let keys = settings.tls.as_ref();
+        let keys = keys.and_then(|tls| self.keys.client(tls));
         let new = match clients.get(id) {
             Some(known) if known.settings == settings => return known,
-            Some(former) => ClientShared::successor(&former, settings),
-            None => ClientShared::new(id.clone(), settings, self.workers),
+            Some(former) => ClientShared::successor(&former, settings, keys),
+            None => ClientShared::new(id.clone(), settings, keys, self.workers),
         };
         let new = Arc::new(new);
         let scope = Scope::client(&self.settings.label, &id.to_string());
@@ -301,6 +310,14 @@ impl ServiceShared {
 fn open(settings: &RouterSettings) -> std::io::Result<Option<Arc<AccessLog>>> {
     let log = settings.access_log.as_ref();
     Ok(log.map(AccessLog::open).transpose()?.map(Arc::new))
+}
+
+fn keys(
+    settings: &RouterSettings,
+    before: Option<&Keys>,
+    reporting: &Reporting,
+) -> std::io::Result<Keys> {
+    Keys::open(settings, before, reporting).map_err(std::io::Error::other)
 }
 
 /// A request's place under `maxConcurrentRequests`.

@@ -9,6 +9,10 @@ use std::time::Duration;
 use dtab::Path;
 use naming::PathMatcher;
 
+mod tls;
+
+pub use tls::{ClientTls, ServerTls, TlsIdentity, TlsVersions, Trust};
+
 /// One router: its listeners, how it names requests and how it treats services and endpoints.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouterSettings {
@@ -110,6 +114,8 @@ pub struct ServerSettings {
 pub const MAX_CALL_DEPTH: usize = 32;
 /// Ours: `connectPorts`; Linkerd 1 has no tunnels.
 pub const CONNECT_PORTS: [u16; 1] = [443];
+    /// `tls`; `None`: plain HTTP.
+    pub tls: Option<ServerTls>,
 /// Ours: `tunnelIdleMs`.
 pub const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 /// Our default for `serverSession.idleTimeMs`.
@@ -137,6 +143,7 @@ impl ServerSettings {
 
 /// `socketOptions`; what is `None` is left to the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
+            tls: None,
 pub struct SocketSettings {
     /// TCP_NODELAY.
     pub no_delay: bool,
@@ -317,6 +324,10 @@ pub struct ClientPart {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientSettings {
     /// Which endpoint gets a request.
+    /// `tls`.
+    pub tls: Option<ClientTls>,
+    /// `forwardClientCert`.
+    pub forward_client_cert: Option<bool>,
     pub balancer: Balancer,
     /// When an endpoint is left out.
     pub accrual: Accrual,
@@ -344,12 +355,23 @@ pub struct ClientSettings {
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Ours: below the keep-alive of the servers that are common behind a router.
 pub const POOL_IDLE: Duration = Duration::from_secs(4);
+    /// TLS to its endpoints, with the name they must have; `None`: plain.
+    pub tls: Option<ClientTls>,
+    /// Tells endpoints which certificate the client showed.
+    pub forward_client_cert: bool,
 
 impl PerPath<ClientPart> {
     /// The settings for a bound name, of all the entries that match `id`.
     pub fn resolve(&self, id: &Path) -> ClientSettings {
         let mut all = ClientPart::default();
-        for (_, part) in self.entries.iter().filter(|(prefix, _)| prefix.matches(id)) {
+        for (prefix, part) in &self.entries {
+            let Ok(Some(captures)) = prefix.extract(id) else {
+                continue;
+            };
+            if let Some(tls) = &part.tls {
+                all.tls = Some(tls.filled(&captures));
+            }
+            all.forward_client_cert = part.forward_client_cert.or(all.forward_client_cert);
             all.balancer = part.balancer.clone().or(all.balancer);
             all.accrual = part.accrual.clone().or(all.accrual);
             all.attempt_timeout = part.attempt_timeout.or(all.attempt_timeout);
@@ -387,6 +409,8 @@ impl PerPath<ClientPart> {
 /// What one entry of `service` says; `None` leaves the key to other entries.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServicePart {
+            tls: all.tls.filter(|tls| tls.enabled),
+            forward_client_cert: all.forward_client_cert.unwrap_or(false),
     /// `totalTimeoutMs`.
     pub total_timeout: Option<Duration>,
     /// `responseClassifier`.

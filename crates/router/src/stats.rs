@@ -1,6 +1,10 @@
 //! What is counted, and under which of Linkerd 1's names it is read. One object a worker and place; each is written by
 //! its worker's thread alone.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
 use telemetry::cells::{Cell, Gauge, Histogram};
 use telemetry::metrics::{Collector, Outcomes, Requests, Source, Unit};
 
@@ -15,6 +19,22 @@ pub(crate) struct ServerStats {
     pub(crate) received: Cell,
     pub(crate) sent: Cell,
     pub(crate) tunnels: TunnelStats,
+    pub(crate) handshakes: HandshakeStats,
+}
+
+/// Of clients' TLS handshakes.
+#[derive(Default)]
+pub(crate) struct HandshakeStats {
+    /// The listener has TLS: until then there is nothing to show.
+    pub(crate) shown: AtomicBool,
+    pub(crate) ok: Cell,
+    pub(crate) plain: Cell,
+    pub(crate) slow: Cell,
+    pub(crate) client_certificate: Cell,
+    pub(crate) version: Cell,
+    pub(crate) broken: Cell,
+    /// When a failure was told about last, and how many were not since.
+    pub(crate) told: Mutex<(Option<Instant>, u64)>,
 }
 
 /// Of connections that have become tunnels.
@@ -37,6 +57,7 @@ impl Default for ServerStats {
             received: Cell::new(),
             sent: Cell::new(),
             tunnels: TunnelStats::default(),
+            handshakes: HandshakeStats::default(),
         }
     }
 }
@@ -49,6 +70,20 @@ impl Source for ServerStats {
         out.gauge("connections", self.connections.get() as f64);
         out.counter("received_bytes", self.received.get());
         out.counter("sent_bytes", self.sent.get());
+        let shaken = &self.handshakes;
+        if shaken.shown.load(Ordering::Relaxed) {
+            for (result, cell) in [
+                ("ok", &shaken.ok),
+                ("plain", &shaken.plain),
+                ("timeout", &shaken.slow),
+                ("client_certificate", &shaken.client_certificate),
+                ("version", &shaken.version),
+                ("broken", &shaken.broken),
+            ] {
+                let labels = [("result", result)];
+                out.ours("rutter_tls_handshakes_total", &labels, cell.get());
+            }
+        }
         let tunnels = &self.tunnels;
         out.our_gauge("rutter_tunnels", &[], tunnels.active.get() as f64);
         for (kind, cell) in [
@@ -119,9 +154,10 @@ pub(crate) struct ClientStats {
     pub(crate) sent: Cell,
     pub(crate) connect_latency: Histogram,
     pub(crate) failed_connect_latency: Histogram,
-    /// Connections that were refused, not made in time, not made for another reason.
+    /// Connections that were refused, not made in time, without TLS where it has to be, not made for another reason.
     pub(crate) refused: Cell,
     pub(crate) timed_out: Cell,
+    pub(crate) untrusted: Cell,
     pub(crate) unconnected: Cell,
     pub(crate) adds: Cell,
     pub(crate) removes: Cell,
@@ -146,6 +182,7 @@ impl Default for ClientStats {
             failed_connect_latency: Histogram::new(),
             refused: Cell::new(),
             timed_out: Cell::new(),
+            untrusted: Cell::new(),
             unconnected: Cell::new(),
             adds: Cell::new(),
             removes: Cell::new(),
@@ -165,6 +202,7 @@ impl ClientStats {
         use std::io::ErrorKind;
         match error {
             ConnectError::Timeout => &self.timed_out,
+            ConnectError::Tls(_) => &self.untrusted,
             ConnectError::Refused(error) => match error.kind() {
                 ErrorKind::ConnectionRefused => &self.refused,
                 ErrorKind::TimedOut => &self.timed_out,
@@ -180,6 +218,7 @@ impl Source for ClientStats {
         for (result, cell) in [
             ("refused", &self.refused),
             ("timeout", &self.timed_out),
+            ("tls", &self.untrusted),
             ("error", &self.unconnected),
         ] {
             out.ours("rutter_connects_total", &[("result", result)], cell.get());

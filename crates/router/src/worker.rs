@@ -19,14 +19,18 @@ use crate::entrance::Entrance;
 use crate::io::{Blocks, Io};
 use crate::router::Router;
 use crate::routes::Local;
+use crate::secure::secure;
 use crate::server::Acceptors;
 use crate::timer::Timers;
+use crate::tls::Crowd;
 
 /// What all routers on one worker share.
 pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) timers: Rc<Timers>,
     pub(crate) blocks: Blocks,
+    /// TLS handshakes of clients that are under way.
+    pub(crate) crowd: Crowd,
     // Boxed: a job is moved in and out with each request.
     #[allow(clippy::vec_box)]
     pub(crate) jobs: RefCell<Vec<Box<Job>>>,
@@ -46,6 +50,7 @@ impl Worker {
             index,
             timers: Timers::new(),
             blocks: Blocks::default(),
+            crowd: Crowd::default(),
             jobs: RefCell::default(),
             seconds: Cell::new(0),
             ending: Cell::new(Ending::No),
@@ -373,7 +378,18 @@ impl Floor {
         let open = Open::new(&entrance, &self.idle, one.counted);
         spawn_local(async move {
             let _open = open;
-            let served = serve(&entrance, (one.local, one.peer), Io::Plain(tcp));
+            let who = (one.local, one.peer);
+            let keys = entrance.behind().keys.clone();
+            let served = async {
+                let io = match keys {
+                    None => Some(Io::Plain(tcp)),
+                    // Boxed, so that a plain connection's task is no larger for it.
+                    Some(keys) => Box::pin(secure(&entrance, who, tcp, &keys)).await,
+                };
+                if let Some(io) = io {
+                    serve(&entrance, who, io).await;
+                }
+            };
             let served = std::panic::AssertUnwindSafe(served);
             if served.catch_unwind().await.is_err() {
                 let behind = entrance.behind();

@@ -32,6 +32,7 @@ mod tests;
 mod top;
 mod validate;
 pub mod yaml;
+mod tls;
 
 /// With the value `direct`, no namer and no transformer asks a `kubectl proxy` in the own pod: files of Linkerd 1 name one
 /// (`host: localhost`) that is not needed here.

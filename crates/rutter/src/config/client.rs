@@ -8,7 +8,7 @@ use router::settings::{
     EWMA_DECAY, PerPath, ServicePart,
 };
 
-use super::At;
+use super::{At, tls};
 
 /// Keys of the section itself (`io.l5d.global`), or those of each of `configs` (`io.l5d.static`).
 fn per_path<T>(at: &At<'_>, part: impl Fn(&At<'_>) -> T) -> PerPath<T> {
@@ -48,6 +48,8 @@ pub(super) fn clients(at: &At<'_>) -> PerPath<ClientPart> {
             session_idle: session.get("idleTimeMs").millis(),
             session_life: session.get("lifeTimeMs").millis(),
             connect_timeout: at.get("connectTimeoutMs").millis(),
+            tls: tls::client(&at.get("tls"), at.get("prefix").string().as_deref()),
+            forward_client_cert: at.get("forwardClientCert").bool(),
             proxies: at.get("httpProxy").bool(),
         }
     })

@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use dtab::{Dentry, Dtab, Elem, NameTree, Path};
 use telemetry::code::Lint as Rule;
 
+mod certificates;
+
 use super::problem::Problems;
 use super::settings::{Config, NamerSource, RouterConfig};
 use super::validate::first_line;
@@ -74,6 +76,7 @@ impl Lint<'_> {
     fn router(&mut self, i: usize, router: &RouterConfig, node: &Node, environment: &Environment) {
         let at = format!("routers[{i}]");
         self.own_listeners(&at, router, node);
+        self.certificates(&at, router, node, environment);
         let mut dtab = router.dtab.clone();
         if let Some(file) = &router.interpreter.dtab_file {
             match self.dtab_file(&at, file, node, environment) {

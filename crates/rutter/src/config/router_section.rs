@@ -13,7 +13,7 @@ use router::settings::{
 };
 
 use super::settings::{CacheSettings, RouterConfig};
-use super::{At, Environment, client, names, top, validate};
+use super::{At, Environment, client, names, tls, top, validate};
 
 /// As Linkerd 1's http servers.
 const HTTP_PORT: u16 = 4140;
@@ -196,6 +196,7 @@ fn connect_ports(at: &At<'_>) -> Vec<u16> {
     }
 }
 
+        tls: tls::server(&at.get("tls")),
 fn forwarded(at: &At<'_>) -> Option<ForwardedSettings> {
     at.is_given().then(|| ForwardedSettings {
         by: label(&at.get("by")),

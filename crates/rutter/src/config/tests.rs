@@ -228,8 +228,22 @@ fn each_mistake_is_told_with_its_place_and_the_way_out() {
             "4:16 routers[0].identifier: routers[0].identifier has no `kind` (one of: io.l5d.header.token,",
         ),
         (
-            with("  client: {tls: {commonName: x}}\n"),
-            "4:12 routers[0].client.tls: `tls` is not supported: ",
+            with(
+                "  client: {tls: {disableValidation: true, clientAuth: {certPath: c, keyPath: k}}}\n",
+            ),
+            "4:55 routers[0].client.tls.clientAuth: disableValidation: true is incompatible with clientAuth",
+        ),
+        (
+            with("  client: {tls: {commonName: x, trustCerts: [a], trustCertsBundle: b}}\n"),
+            "4:67 routers[0].client.tls.trustCertsBundle: `trustCerts` and `trustCertsBundle` exclude each other",
+        ),
+        (
+            with("  client: {tls: {commonName: x, protocols: [TLSv1.1]}}\n"),
+            "4:45 routers[0].client.tls.protocols: none of TLSv1.1 is spoken here",
+        ),
+        (
+            with("  client: {tls: {commonName: x, commonname: y}}\n"),
+            "4:33 routers[0].client.tls.commonname: unknown key `commonname` (did you mean `commonName`?)",
         ),
         (
             with("  client: {loadBalancer: {kind: p3c}}\n"),
@@ -409,7 +423,7 @@ fn all_mistakes_are_told_at_once() {
         "3:9 namers[0].kind",
         "4:4 namers[1]",
         "4:21 namers[1].rootdir",
-        "8:15 routers[0].servers[0].tls",
+        "8:20 routers[0].servers[0].tls",
         "9:6 routers[0].servers[1].prot",
         "10:10 routers[0].dtab",
         "11:3 routers[0].nope",
@@ -678,7 +692,9 @@ fn known_keys(
                 }
             })
             .collect(),
-        Ty::List(item) | Ty::OneOrMany(item) => return known_keys(*item, into, seen),
+        Ty::List(item) | Ty::OneOrMany(item) | Ty::Named(item) => {
+            return known_keys(*item, into, seen);
+        }
         _ => vec![],
     };
     for section in sections {

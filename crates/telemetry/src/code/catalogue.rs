@@ -167,6 +167,18 @@ catalogue! {
     fix "Compare the caller's timeout with the service's latency; usually the service is slow and this is only how it shows.";
     see "`rutter_errors_total{code=\"RT-E126\"}`; tag `rutter.code` of the server span.";
 
+    E127 "plain HTTP to a TLS listener" [400];
+    "The listener is configured with `tls`, and what the client sent is no TLS. Nothing was routed; the connection was closed.";
+    causes "the client uses http:// where it should use https://", "a load balancer in front ends TLS itself and goes on in plain text", "a health check that speaks HTTP to the wrong port";
+    fix "Send to https://, or give the listener that is meant to be plain another port without `tls`.";
+    see "`rutter_errors_total{code=\"RT-E127\"}`, `rutter_tls_handshakes_total{result=\"plain\"}`.";
+
+    E128 "a client's TLS handshake failed" [];
+    "A client began a TLS handshake with a listener and did not come to its end, so that there is nobody to answer. The log says which check: client certificate, version, time; at most once a second, with the number of those that were not told about.";
+    causes "the client does not trust this listener's certificate, and hung up", "`requireClientAuth` is set and the client showed no certificate, or one that `caCertPath` has not signed or that is expired", "the client speaks only versions or ciphers that are not on offer", "something opens connections and says nothing";
+    fix "Read `check` and `error` in the log line. Try it with `openssl s_client -connect ADDRESS -CAfile CA -cert CERT -key KEY`.";
+    see "`rutter_tls_handshakes_total`, a `warn` line of `router` with the client's address.";
+
     E130 "dtab store unreachable and nothing cached" [502];
     "The router's dtab lives in the store (namerd), which does not answer, and neither memory nor `stateDir` has an earlier version. Routers that have one keep using it; only a router that never had one says this.";
     causes "the store is down while a new router starts", "its address or namespace is wrong in the configuration", "`stateDir` is not writable, so that no copy was kept";
@@ -194,7 +206,7 @@ catalogue! {
     E134 "TLS failed" [502];
     "The TLS handshake with the endpoint or the router on its node failed; the message says which check: trust, name, time, protocol version, or client certificate.";
     causes "the certificate is not signed by a configured CA", "`commonName` does not match the certificate", "a certificate is expired or not yet valid", "the other side speaks plain HTTP";
-    fix "Correct `client.tls` (`commonName`, `trustCerts`) or renew the certificate.";
+    fix "Correct `client.tls` (`commonName`, `trustCertsBundle`, `clientAuth`) or renew the certificate.";
     see "`rutter_errors_total{code=\"RT-E134\"}`, `rutter_connects_total{result=\"tls\"}`.";
 
     E140 "internal error" [];

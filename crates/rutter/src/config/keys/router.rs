@@ -3,7 +3,6 @@
 use super::{Effect, Key, Kinds, Section, Ty, kind, names, refused};
 
 const MAX: u64 = u32::MAX as u64;
-const EDGE: &str = "TLS is not supported in this version; a listener or client that you expect to be encrypted must not silently be plain";
 
 /// A router, by its protocol.
 pub static ROUTERS: Kinds = Kinds {
@@ -284,7 +283,7 @@ pub static SERVER: Section = Section {
             "",
             "Options of accepted sockets.",
         ),
-        Key::new("tls", Ty::Section(&SERVER_TLS), "none", "HTTPS.").but(Effect::Refused(EDGE)),
+        Key::new("tls", Ty::Section(&SERVER_TLS), "none", "HTTPS, with the certificates in these files; they are followed."),
         Key::new("announce", Ty::List(&Ty::Path), "[]", "Names to announce.")
             .but(Effect::Ignored("announcers are not supported")),
     ],
@@ -644,8 +643,8 @@ pub static CLIENT: Section = Section {
         Key::new("clientSession", Ty::Section(&CLIENT_SESSION), "", "When connections to endpoints are closed."),
         Key::new("failFast", Ty::Bool, "false", "One failed connect leaves the endpoint out."),
         Key::new("socketOptions", Ty::Section(&SOCKET), "", "Options of sockets to endpoints.").but(Effect::Ignored("sockets to endpoints have TCP_NODELAY and the system's other options")),
-        Key::new("tls", Ty::Section(&CLIENT_TLS), "none", "TLS to endpoints.").but(Effect::Refused(EDGE)),
-        Key::new("forwardClientCert", Ty::Bool, "false", "Sends `x-forwarded-client-cert`.").but(Effect::Refused(EDGE)),
+        Key::new("tls", Ty::Section(&CLIENT_TLS), "none", "TLS to endpoints. Of several entries the last counts as a whole."),
+        Key::new("forwardClientCert", Ty::Bool, "false", "Sends `x-forwarded-client-cert` with the certificate that the client showed; one that came in never passes."),
         Key::new("requestAuthorizers", Ty::List(&Ty::Kinds(&AUTHORIZERS)), "[]", "Authorizers.").but(Effect::Refused("io.l5d.k8s.istio is not supported, and leaving an authorizer out would let requests pass")),
     ],
     also: &[],
@@ -1026,29 +1025,54 @@ const H2_ONLY: &str = "it is a classifier of h2 routers";
 pub static SERVER_TLS: Section = Section {
     title: "tls of a server",
     keys: &[
-        Key::required("certPath", Ty::ExistingFile, "Certificate, PEM."),
-        Key::required("keyPath", Ty::ExistingFile, "Key, PEM."),
-        Key::new("intermediateCertsPath", Ty::ExistingFile, "none", "Chain."),
+        Key::required(
+            "certPath",
+            Ty::ExistingFile,
+            "Certificate, PEM; others of its chain may stand behind it.",
+        ),
+        Key::required(
+            "keyPath",
+            Ty::ExistingFile,
+            "Its key, PEM: PKCS#8, or PKCS#1 and SEC1, which Linkerd 1 does not read.",
+        ),
+        Key::new(
+            "intermediateCertsPath",
+            Ty::ExistingFile,
+            "none",
+            "The rest of the chain, PEM.",
+        ),
         Key::new(
             "caCertPath",
             Ty::ExistingFile,
             "none",
-            "Trust for clients' certificates.",
+            "Authorities that sign clients' certificates, PEM.",
         ),
         Key::new(
             "requireClientAuth",
             Ty::Bool,
             "false",
-            "Whether a client must show one.",
+            "Lets only clients in that show a certificate signed by `caCertPath`.",
         ),
-        Key::new("ciphers", Ty::List(&Ty::Text), "", "Cipher suites."),
-        Key::new("protocols", Ty::List(&Ty::Text), "", "Versions of TLS."),
+        Key::new(
+            "ciphers",
+            Ty::List(&Ty::Text),
+            "all that are sound",
+            "Cipher suites by their names in the RFCs, such as `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256`.",
+        ),
+        PROTOCOLS,
     ],
     also: &[],
     removed: &[],
 };
 
 /// TLS of a client.
+const PROTOCOLS: Key = Key::new(
+    "protocols",
+    Ty::List(&Ty::Text),
+    "both",
+    "`TLSv1.2`, `TLSv1.3`; older ones are not spoken.",
+);
+
 pub static CLIENT_TLS: Section = Section {
     title: "tls of a client",
     keys: &[
@@ -1056,34 +1080,39 @@ pub static CLIENT_TLS: Section = Section {
             "enabled",
             Ty::Bool,
             "true",
-            "Turns TLS off for this client.",
+            "`false` turns TLS off where an earlier entry turned it on.",
         ),
-        Key::new("disableValidation", Ty::Bool, "false", "Trusts anything."),
+        Key::new(
+            "disableValidation",
+            Ty::Bool,
+            "false",
+            "Trusts any certificate with any name; excludes `clientAuth`.",
+        ),
         Key::new(
             "commonName",
             Ty::Text,
             "none",
-            "Name for SNI and for the check of the certificate.",
+            "The name that is sent (SNI) and that the endpoint's certificate must have; captures of the entry's prefix may stand in it. Needed unless `disableValidation`.",
         ),
         Key::new(
             "trustCerts",
             Ty::List(&Ty::ExistingFile),
             "the system's",
-            "Trusted certificates.",
+            "Files with the authorities, or certificates, that are trusted, PEM.",
         ),
         Key::new(
             "trustCertsBundle",
             Ty::ExistingFile,
-            "none",
-            "Trusted certificates in one file.",
+            "the system's",
+            "The same in one file; excludes `trustCerts`.",
         ),
         Key::new(
             "clientAuth",
             Ty::Section(&CLIENT_AUTH),
             "none",
-            "Our own certificate.",
+            "The certificate that this router shows.",
         ),
-        Key::new("protocols", Ty::List(&Ty::Text), "", "Versions of TLS."),
+        PROTOCOLS,
     ],
     also: &[],
     removed: &[],
@@ -1092,8 +1121,13 @@ static CLIENT_AUTH: Section = Section {
     title: "clientAuth",
     keys: &[
         Key::required("certPath", Ty::ExistingFile, "Certificate, PEM."),
-        Key::required("keyPath", Ty::ExistingFile, "Key, PEM."),
-        Key::new("intermediateCertsPath", Ty::ExistingFile, "none", "Chain."),
+        Key::required("keyPath", Ty::ExistingFile, "Its key, PEM."),
+        Key::new(
+            "intermediateCertsPath",
+            Ty::ExistingFile,
+            "none",
+            "The rest of the chain, PEM.",
+        ),
     ],
     also: &[],
     removed: &[],

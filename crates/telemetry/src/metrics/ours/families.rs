@@ -41,6 +41,8 @@ pub enum Since {
     Error,
     /// From the start, if a namer or transformer asks a Kubernetes API.
     Kubernetes,
+    /// From the start, if a server or client has `tls`; of handshakes, if a server has it.
+    Tls,
     /// Once a dtab was changed, by a new configuration or in a file of the interpreter `io.l5d.fs`.
     DtabChange,
 }
@@ -53,6 +55,7 @@ impl Since {
             Self::Request => "first request",
             Self::Error => "first error",
             Self::Kubernetes => "start, with a Kubernetes API",
+            Self::Tls => "start, with `tls`",
             Self::DtabChange => "first change of a dtab",
         }
     }
@@ -193,9 +196,30 @@ pub const FAMILIES: &[Family] = &[
         "rutter_connects_total",
         Counter,
         &["router", "client", "result"],
-        "Attempts to connect to endpoints; result is ok, refused, timeout or error.",
+        "Attempts to connect to endpoints; result is ok, refused, timeout, tls or error.",
     )
     .since(Since::Request),
+    family(
+        "rutter_tls_handshakes_total",
+        Counter,
+        &["router", "server", "result"],
+        "TLS handshakes of clients. result is ok, plain (it spoke plain HTTP), client_certificate, version, timeout or broken.",
+    )
+    .since(Since::Tls),
+    family(
+        "rutter_tls_certificate_expiry_timestamp_seconds",
+        Gauge,
+        &["router", "file"],
+        "Until when the certificates in a file are valid, in seconds since 1970; of several in a file the first that ends.",
+    )
+    .since(Since::Tls),
+    family(
+        "rutter_tls_reloads_total",
+        Counter,
+        &["router", "result"],
+        "Changed files of certificates; result is ok, or rejected: those before stay in force.",
+    )
+    .since(Since::Tls),
     family(
         "rutter_accepted_connections_total",
         Counter,

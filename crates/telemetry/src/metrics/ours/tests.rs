@@ -119,18 +119,24 @@ impl Source for Everything {
             }
         }
         out.our_gauge("rutter_retry_budget_ratio", &[], 0.5);
-        // What the namers' watches and their snapshots report.
+        // What the namers' watches and their snapshots report, and what only some listeners do.
+        let own = [
+            ("rutter_namer_watch_", ("namer", "io.l5d.k8s")),
+            ("rutter_snapshot_", ("namer", "io.l5d.k8s")),
+            ("rutter_tunnel", ("kind", "connect")),
+            ("rutter_tls_", ("result", "ok")),
+        ];
         for family in FAMILIES {
-            let is_watch = family.name.starts_with("rutter_namer_watch_")
-                || family.name.starts_with("rutter_snapshot_");
+            let label = own
+                .iter()
+                .find(|(prefix, _)| family.name.starts_with(prefix));
+            let Some((_, label)) = label else {
+                continue;
+            };
             match family.kind {
-                Kind::Counter if is_watch => {
-                    out.ours(family.name, &[("namer", "io.l5d.k8s")], 1);
-                }
-                Kind::Gauge if is_watch => {
-                    out.our_gauge(family.name, &[("namer", "io.l5d.k8s")], 0.5);
-                }
-                _ => {}
+                Kind::Counter => out.ours(family.name, &[*label], 1),
+                Kind::Gauge => out.our_gauge(family.name, &[*label], 0.5),
+                Kind::Histogram => {}
             }
         }
         out.ours("rutter_spans_total", &[("result", "recorded")], 1);
