@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use dtab::Path;
 use telemetry::cells::Counter;
 
 use crate::http1::RequestHead;
@@ -22,6 +23,7 @@ const FLUSH: Duration = Duration::from_millis(200);
 
 /// A handle on the log; lines are written by a thread that ends with it.
 pub(crate) struct AccessLog {
+    json: bool,
     lines: SyncSender<Vec<u8>>,
     dropped: Counter,
     hangup: Arc<AtomicBool>,
@@ -37,6 +39,7 @@ impl AccessLog {
             .name("access-log".into())
             .spawn(move || write(&receiver, file, &told))?;
         Ok(Self {
+            json: settings.json,
             lines,
             dropped: Counter::new(),
             hangup,
@@ -49,16 +52,42 @@ impl AccessLog {
     }
 
     /// Hands over the line of one request.
-    pub(crate) fn line(
-        &self,
-        head: &RequestHead,
-        peer: IpAddr,
-        status: u16,
-        length: Option<&[u8]>,
-    ) {
+    pub(crate) fn line(&self, line: &Line<'_>) {
+        let now = SystemTime::now();
+        let text = match self.json {
+            true => line.json(now),
+            false => line.text(now),
+        };
+        if self.lines.try_send(text).is_err() {
+            self.dropped.incr();
+        }
+    }
+}
+
+/// What one line tells.
+pub(crate) struct Line<'a> {
+    pub(crate) head: &'a RequestHead,
+    pub(crate) peer: IpAddr,
+    pub(crate) status: u16,
+    /// The response's Content-Length.
+    pub(crate) length: Option<&'a [u8]>,
+    pub(crate) service: &'a Path,
+    pub(crate) client: &'a Path,
+}
+
+impl Line<'_> {
+    /// As Linkerd 1 writes it.
+    fn text(&self, now: SystemTime) -> Vec<u8> {
+        let Self {
+            head,
+            peer,
+            status,
+            length,
+            ..
+        } = *self;
         let mut line = Vec::with_capacity(256);
         put(&mut line, head.get("Host").unwrap_or(b""));
-        line.extend_from_slice(format!(" {peer} - - [{}] \"", date(SystemTime::now())).as_bytes());
+        line.extend_from_slice(format!(" {peer} - - [{}] \"", date(now)).as_bytes());
         put(&mut line, head.method());
         line.push(b' ');
         put(&mut line, head.target());
@@ -70,20 +99,59 @@ impl AccessLog {
             line.push(b'"');
         }
         line.push(b'\n');
-        if self.lines.try_send(line).is_err() {
-            self.dropped.incr();
+        line
+    }
+
+    /// An object with the same, and how the request was routed.
+    fn json(&self, now: SystemTime) -> Vec<u8> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let field = |name| self.head.get(name).map(text);
+        let value = serde_json::json!({
+            "time": iso(now),
+            "client": self.peer,
+            "method": text(self.head.method()),
+            "host": field("Host"),
+            "target": text(self.head.target()),
+            "version": self.head.version().as_str(),
+            "status": self.status,
+            "length": self.length.and_then(|length| text(length).parse::<u64>().ok()),
+            "referer": field("Referer"),
+            "userAgent": field("User-Agent"),
+            "service": self.service.to_string(),
+            "bound": self.client.to_string(),
+        });
+        // serde_json escapes what ends a line; what a terminal obeys beyond that is escaped here.
+        let mut line = Vec::with_capacity(512);
+        for char in value.to_string().chars() {
+            match char.is_control() {
+                true => line.extend_from_slice(format!("\\u{:04x}", u32::from(char)).as_bytes()),
+                false => line.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
         }
+        line.push(b'\n');
+        line
     }
 }
 
-/// Text of a request, made safe: no control character and no quote of it ends a field or a line.
+/// Text of a request, made safe: nothing in it ends a field or a line, and a terminal has nothing in it to obey. What is no
+/// UTF-8 is shown by its bytes.
 fn put(line: &mut Vec<u8>, text: &[u8]) {
-    for &byte in text {
-        match byte {
-            b'"' | b'\\' => line.extend_from_slice(&[b'\\', byte]),
-            0x20..=0x7e | 0x80.. => line.push(byte),
-            _ => line.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+    let escaped = |line: &mut Vec<u8>, bytes: &[u8]| {
+        for byte in bytes {
+            line.extend_from_slice(format!("\\x{byte:02x}").as_bytes());
         }
+    };
+    for chunk in text.utf8_chunks() {
+        for char in chunk.valid().chars() {
+            let mut bytes = [0; 4];
+            let bytes = char.encode_utf8(&mut bytes).as_bytes();
+            match char {
+                '"' | '\\' => line.extend_from_slice(&[b'\\', bytes[0]]),
+                char if char.is_control() => escaped(line, bytes),
+                _ => line.extend_from_slice(bytes),
+            }
+        }
+        escaped(line, chunk.invalid());
     }
 }
 
@@ -271,6 +339,16 @@ fn date(at: SystemTime) -> String {
     )
 }
 
+/// `yyyy-mm-ddThh:mm:ss.mmmZ`.
+fn iso(at: SystemTime) -> String {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = since.as_secs();
+    let ((year, month, day), of_day) = (civil(seconds / 86_400), seconds % 86_400);
+    let (h, m, s) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    let millis = since.subsec_millis();
+    format!("{year}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{millis:03}Z")
+}
+
 /// Year, month (1 to 12) and day of a number of days since 1970, counted in years that begin in March.
 fn civil(days: u64) -> (u64, usize, u64) {
     let days = days + 719_468;
@@ -296,6 +374,7 @@ mod tests {
     fn settings(path: PathBuf, roll: RollPolicy) -> AccessLogSettings {
         AccessLogSettings {
             path,
+            json: false,
             append: true,
             roll,
             keep: Some(1),
@@ -314,6 +393,37 @@ mod tests {
         }
     }
 
+    fn line<'a>(head: &'a RequestHead, name: &'a Path) -> Line<'a> {
+        Line {
+            head,
+            peer: [127, 0, 0, 1].into(),
+            status: 200,
+            length: Some(b"3"),
+            service: name,
+            client: name,
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_request_is_obeyed_by_a_terminal_or_ends_a_line() {
+        let mut head = RequestHead::new();
+        let text = "GET /a HTTP/1.1\r\nHost: w\u{9b}31m\r\nUser-Agent: \u{85}\u{1f600}\t\"\r\nReferer: \u{2028}\r\n\r\n";
+        head.parse(text.as_bytes(), &Limits::default()).unwrap();
+        let name = Path::utf8(["svc", "w\u{1b}[2J\n"]);
+        let line = line(&head, &name);
+        for made in [line.text(SystemTime::now()), line.json(SystemTime::now())] {
+            let text = String::from_utf8(made).unwrap();
+            let (text, end) = text.split_at(text.len() - 1);
+            assert_eq!(end, "\n");
+            assert!(!text.contains(char::is_control), "{text:?}");
+            assert!(text.contains('\u{1f600}'), "{text}");
+        }
+        let json: serde_json::Value = serde_json::from_slice(&line.json(UNIX_EPOCH)).unwrap();
+        assert_eq!(json["time"], "1970-01-01T00:00:00.000Z");
+        assert_eq!(json["host"], "w\u{9b}31m");
+        assert_eq!((&json["status"], &json["length"]), (&200.into(), &3.into()));
+    }
+
     #[test]
     fn no_header_forges_a_line() {
         let dir = tempfile::tempdir().unwrap();
@@ -322,7 +432,7 @@ mod tests {
         let mut head = RequestHead::new();
         let text = b"GET /a?b HTTP/1.1\r\nHost: web\r\nUser-Agent: x\" \xff\ty\r\n\r\n";
         head.parse(text, &Limits::default()).unwrap();
-        log.line(&head, [127, 0, 0, 1].into(), 200, Some(b"3"));
+        log.line(&line(&head, &Path::utf8(["svc", "web"])));
         drop(log);
         let written = loop {
             let text = std::fs::read(&path).unwrap();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use telemetry::trace::Formats;
 
 use crate::call::Call;
+use crate::diagnose::Diagnosis;
 use crate::entrance::{Behind, Entrance};
 use crate::exchange::Downstream;
 use crate::handle::{After, handle};
@@ -37,9 +38,9 @@ pub(crate) struct Ends {
     /// The listener's name in traces, `ip/port`, as Linkerd 1 has it.
     pub(crate) name: Arc<str>,
     pub(crate) stats: Arc<ServerStats>,
-}
     /// The certificate that the client showed, as `x-forwarded-client-cert` has it.
     pub(crate) client_cert: Option<Box<str>>,
+}
 
 impl Ends {
     fn new(entrance: &Rc<Entrance>, (local, peer): (SocketAddr, SocketAddr)) -> Self {
@@ -52,8 +53,8 @@ impl Ends {
             id: fastrand::u64(..),
             name: Arc::clone(&behind.name),
             stats: Arc::clone(&behind.stats),
-        }
             client_cert: None,
+        }
     }
 
     /// Takes in what serves the next request.
@@ -79,6 +80,7 @@ pub(crate) struct Job {
     pub(crate) client_http10: bool,
     pub(crate) client_keeps: bool,
     pub(crate) wish: Wish,
+    pub(crate) diagnosis: Diagnosis,
     /// What the client offers to speak, when `wish` is an upgrade.
     pub(crate) protocols: Vec<u8>,
 }
@@ -97,9 +99,9 @@ enum Head {
 pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr), io: Io) {
     let worker = entrance.worker();
     let mut ends = Ends::new(entrance, who);
+    ends.client_cert = io.client_certificate().map(String::into_boxed_str);
     let began = Instant::now();
     let mut down = Downstream {
-    ends.client_cert = io.client_certificate().map(String::into_boxed_str);
         io,
         buffer: Buffer::default(),
         out: Vec::new(),
@@ -231,8 +233,6 @@ async fn read_head(local: &Local, down: &mut Downstream, job: &mut Job) -> Head 
     head
 }
 
-/// Answers a head that cannot be read.
-async fn refuse_head(local: &Local, ends: &Ends, down: &mut Downstream, error: &RouteError) {
 /// Answers a connection that is none of HTTP's here, before it said anything that can be read.
 pub(crate) async fn turn_away(
     entrance: &Rc<Entrance>,
@@ -258,6 +258,8 @@ pub(crate) async fn turn_away(
     linger(&mut down).await;
 }
 
+/// Answers a head that cannot be read.
+async fn refuse_head(local: &Local, ends: &Ends, down: &mut Downstream, error: &RouteError) {
     let mut call = Call::begin(local, ends);
     let who = Answering {
         router: &local.router.settings.label,

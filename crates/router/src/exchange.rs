@@ -16,6 +16,7 @@ use crate::http1::{
 };
 use crate::io::{BLOCK, BLOCK_MAX, Buffer, Io};
 use crate::timer::Timer;
+use crate::wrap::Wrapper;
 
 /// No byte of a body for so long is a stall.
 const STALL: Duration = Duration::from_secs(60);
@@ -58,6 +59,9 @@ pub(crate) struct RequestBody {
     taken: bool,
     /// The client waits for `100 Continue` before it sends its body, and has not got it yet.
     continue_owed: bool,
+    /// Longer ones are refused, in bytes on the wire; and how much of that is left.
+    limit: u64,
+    left: u64,
 }
 
 /// What ended an attempt before its response head.
@@ -94,11 +98,13 @@ pub(crate) enum Forwarded {
 }
 
 impl RequestBody {
-    /// `keep_up_to`: a body of at most so many bytes stays in the buffer, so that it can be sent again.
+    /// `keep_up_to`: a body of at most so many bytes stays in the buffer, so that it can be sent again. `limit`: a longer
+    /// one is refused, as soon as that is known.
     pub(crate) fn new(
         framing: Framing,
         buffer: &Buffer,
         keep_up_to: u64,
+        limit: u64,
     ) -> Result<Self, BodyError> {
         let mut body = Self {
             scanner: BodyScanner::new(framing),
@@ -107,7 +113,12 @@ impl RequestBody {
             retained: false,
             taken: false,
             continue_owed: false,
+            limit,
+            left: limit,
         };
+        if matches!(framing, Framing::Length(n) if n > limit) {
+            return Err(body.too_long());
+        }
         body.scan(buffer)?;
         let short = matches!(framing, Framing::Length(n) if n <= keep_up_to.min(BLOCK_MAX as u64));
         body.retained = short || body.scanner.is_done();
@@ -118,11 +129,20 @@ impl RequestBody {
         while !self.scanner.is_done() && self.scanned < buffer.len() {
             let scanned = self.scanner.scan(&buffer.bytes()[self.scanned..])?;
             self.scanned += scanned.consumed;
+            let left = self.left.checked_sub(scanned.consumed as u64);
+            self.left = left.ok_or_else(|| self.too_long())?;
             if scanned.consumed == 0 {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn too_long(&self) -> BodyError {
+        BodyError::TooLong {
+            what: "a request's body (maxRequestKB)",
+            limit: usize::try_from(self.limit).unwrap_or(usize::MAX),
+        }
     }
 
     /// Whether all that was read of it is still there.
@@ -243,6 +263,8 @@ pub(crate) enum Reframe {
     /// The body ends with the endpoint's connection: in chunks, the client can tell its end from a broken connection,
     /// and keeps its own.
     Chunk,
+    /// Something is done to its bytes, which makes chunks of them.
+    Wrap,
 }
 
 impl Reframe {
@@ -278,6 +300,8 @@ pub(crate) struct Exchange<'a> {
     write_error: Option<io::Error>,
     /// Something moved since the timer was armed.
     moved: bool,
+    /// What is done to the response's body, with [`Reframe::Wrap`].
+    wrapper: Option<Box<Wrapper>>,
 }
 
 impl<'a> Exchange<'a> {
@@ -298,6 +322,7 @@ impl<'a> Exchange<'a> {
             heard: false,
             write_error: None,
             moved: false,
+            wrapper: None,
         }
     }
 
@@ -307,6 +332,7 @@ impl<'a> Exchange<'a> {
         up: &'a mut Upstream,
         body: &'a mut RequestBody,
         all_sent: bool,
+        wrapper: Option<Box<Wrapper>>,
     ) -> Self {
         Self {
             down,
@@ -318,6 +344,7 @@ impl<'a> Exchange<'a> {
             heard: true,
             write_error: None,
             moved: false,
+            wrapper,
         }
     }
 
@@ -563,6 +590,10 @@ impl<'a> Exchange<'a> {
                 continue;
             }
             if scanner.is_done() {
+                if let Some(wrapper) = self.wrapper.take() {
+                    wrapper.finish(&mut self.down.out);
+                    continue;
+                }
                 return Poll::Ready(Forwarded::Whole);
             }
             if filled && self.up.buffer.is_empty() {
@@ -575,6 +606,8 @@ impl<'a> Exchange<'a> {
                     Ok(()) if reframe == Reframe::Chunk => {
                         self.down.out.extend_from_slice(LAST_CHUNK);
                     }
+                    // There is the wrapper's end to come.
+                    Ok(()) if reframe == Reframe::Wrap => {}
                     Ok(()) => return Poll::Ready(Forwarded::Whole),
                     Err(error) => return Poll::Ready(Forwarded::UpstreamBroke(error.to_string())),
                 },
@@ -596,10 +629,16 @@ impl<'a> Exchange<'a> {
         while !scanner.is_done() && *scanned < self.up.buffer.len() {
             let rest = &self.up.buffer.bytes()[*scanned..];
             let out = &mut self.down.out;
+            let wrapper = &mut self.wrapper;
             let part = match reframe {
                 Reframe::Same => scanner.scan(rest)?,
                 Reframe::Unchunk => scanner.data(rest, |data| out.extend_from_slice(data))?,
                 Reframe::Chunk => scanner.data(rest, |data| write_chunk(out, data))?,
+                Reframe::Wrap => scanner.data(rest, |data| {
+                    if let Some(wrapper) = wrapper {
+                        wrapper.data(data, out);
+                    }
+                })?,
             };
             match reframe {
                 Reframe::Same => *scanned += part.consumed,
@@ -607,6 +646,9 @@ impl<'a> Exchange<'a> {
             }
             if part.consumed == 0 {
                 break;
+            }
+            if let Some(wrapper) = &mut self.wrapper {
+                wrapper.flush(&mut self.down.out);
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ use dtab::Dtab;
 use naming::{Cause, Outcome};
 use telemetry::code::Code;
 
+use crate::access_log;
 use crate::accrual::{Change, Waits};
 use crate::balance::Shared;
 use crate::call::{Attempt, AttemptFacts, Call};
@@ -16,18 +17,22 @@ use crate::classify::Verdict;
 use crate::client::{Client, ConnectError, Endpoint, Upstream};
 use crate::connection::{Ends, Job};
 use crate::context::{self, Context, Deadline};
+use crate::diagnose::{Diagnosis, Way, diagnose};
 use crate::exchange::{AttemptError, Downstream, Exchange, Forwarded, Reframe, RequestBody, drain};
 use crate::forwarded;
-use crate::http1::{Framing, Method, RequestHead, Version, strip_hop_by_hop, write_response};
+use crate::http1::{
+    Framing, Method, RequestHead, ResponseHead, Version, strip_hop_by_hop, write_response,
+};
 use crate::identify::{identify_head, without_segments};
 use crate::respond::{self, Answering, RouteError};
 use crate::routes::{Branch, Local, Route, To, Tree, choose};
 use crate::settings::Balancer;
+use crate::tls::{TlsCheck, TlsFailure};
 use crate::tunnel::{self, Tunnel, Wish};
+use crate::wrap::Wrapper;
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-use crate::tls::{TlsCheck, TlsFailure};
 pub(crate) enum After {
     Keep,
     Close,
@@ -50,7 +55,9 @@ pub(crate) async fn handle(
 ) -> After {
     let mut call = Call::begin(local, ends);
     let keep_up_to = local.router.settings.stream_after;
-    let mut body = match RequestBody::new(job.request.framing(), &down.buffer, keep_up_to) {
+    let limit = local.router.settings.max_request.unwrap_or(u64::MAX);
+    let framing = job.request.framing();
+    let mut body = match RequestBody::new(framing, &down.buffer, keep_up_to, limit) {
         Ok(body) => body,
         Err(error) => {
             return refuse(
@@ -108,6 +115,7 @@ async fn route(
         .enter(ends.server)
         .ok_or(RouteError::TooMany(limit))?;
     tunnel::allow(job, server)?;
+    job.diagnosis = diagnose(&mut job.request)?; // a TRACE that asks for the way it goes
 
     // Host: web -> /svc/web
     identify_head(
@@ -139,9 +147,14 @@ async fn route(
     match &branch.to {
         To::Nowhere(cause) => Err(unbound(local, &route, &context, cause.clone(), down).await),
         To::Forbidden(endpoint) => Err(forbidden(&route, *endpoint, ends.peer)),
-        To::Status(status) => Ok(answer_status(*status, local, down, job, body, call).await),
+        To::Status(status) => Ok(answer_here(*status, "", local, down, job, body, call).await),
         To::Client { client, pair, .. } => {
             call.client(pair);
+            if let Diagnosis::End(tell) = job.diagnosis {
+                let way = way(local, &route, client, None, &context.dtab, call);
+                let text = if tell { way.text() } else { String::new() };
+                return Ok(answer_here(200, &text, local, down, job, body, call).await);
+            }
             let timeout = shortest(
                 route.service.shared.settings.total_timeout,
                 client.shared.settings.attempt_timeout,
@@ -286,6 +299,11 @@ fn prepare_head(
         let value = forwarded::value(forwarded, &who, head.get("Host"), proto);
         head.append(b"Forwarded", value.as_bytes());
     }
+    if client.shared.settings.forward_client_cert
+        && let Some(cert) = &ends.client_cert
+    {
+        head.append(b"x-forwarded-client-cert", cert.as_bytes());
+    }
     if let Some(name) = &server.timestamp_header {
         let millis = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -299,11 +317,6 @@ fn prepare_head(
         } else {
             "1.1 rutter"
         },
-    if client.shared.settings.forward_client_cert
-        && let Some(cert) = &ends.client_cert
-    {
-        head.append(b"x-forwarded-client-cert", cert.as_bytes());
-    }
     );
     if !context.dtab.is_empty() {
         head.append(b"l5d-ctx-dtab", context.dtab.to_string().as_bytes());
@@ -647,6 +660,8 @@ impl<'a> Attempts<'a> {
                 Ok(up) => up,
                 Err(error) => {
                     self.judge(&mut load, false, attempt.began.elapsed());
+                    // A handshake that takes too long has taken the time of further ones.
+                    let again = !matches!(&error, ConnectError::Tls(failure) if failure.check == TlsCheck::Slow);
                     let error = self.connect_error(error, addr);
                     return Err((Failed { error, again }, endpoint));
                 }
@@ -660,8 +675,6 @@ impl<'a> Attempts<'a> {
             return Ok(Sent {
                 up,
                 endpoint,
-                    // A handshake that takes too long has taken the time of further ones.
-                    let again = !matches!(&error, ConnectError::Tls(failure) if failure.check == TlsCheck::Slow);
                 load,
                 all_sent,
             });
@@ -808,6 +821,12 @@ impl<'a> Attempts<'a> {
                 path,
                 id,
             },
+            ConnectError::Tls(failure) => RouteError::Tls {
+                endpoint,
+                failure,
+                path,
+                id,
+            },
             ConnectError::Timeout => {
                 let limit = self.client.shared.settings.connect_timeout;
                 RouteError::ConnectTimeout {
@@ -821,12 +840,6 @@ impl<'a> Attempts<'a> {
     }
 
     /// What a broken attempt means, and whether the endpoint is at fault.
-            ConnectError::Tls(failure) => RouteError::Tls {
-                endpoint,
-                failure,
-                path,
-                id,
-            },
     fn attempt_error(
         &self,
         error: AttemptError,
@@ -839,19 +852,6 @@ impl<'a> Attempts<'a> {
             error,
             again: false,
         };
-        match error {
-            AttemptError::Broken { unsent, error } => (
-                Failed {
-                    error: RouteError::Closed {
-                        endpoint,
-                        error,
-                        path,
-                        id,
-                        unsent,
-                    },
-                    again: unsent,
-                },
-                true,
         if let AttemptError::Broken {
             error: Some(error), ..
         } = &error
@@ -865,6 +865,19 @@ impl<'a> Attempts<'a> {
             };
             return (failed(error), true);
         }
+        match error {
+            AttemptError::Broken { unsent, error } => (
+                Failed {
+                    error: RouteError::Closed {
+                        endpoint,
+                        error,
+                        path,
+                        id,
+                        unsent,
+                    },
+                    again: unsent,
+                },
+                true,
             ),
             AttemptError::BadResponse(error) => (
                 failed(RouteError::BadResponse {
@@ -1089,9 +1102,22 @@ impl<'a> Attempts<'a> {
         }
         via(response, "1.1 rutter");
         let framing = if hidden { Framing::Length(0) } else { framing };
-        let reframe = Reframe::of(framing, job.client_http10, method);
+        let wrapped = !job.client_http10 && framing != Framing::None && !hidden;
+        let wrapper = match wrapped {
+            true => self.wrapper(
+                &job.request,
+                response,
+                framing,
+                (job.diagnosis, call, facts.remote),
+            ),
+            false => None,
+        };
+        let reframe = match wrapper {
+            Some(_) => Reframe::Wrap,
+            None => Reframe::of(framing, job.client_http10, method),
+        };
         match reframe {
-            Reframe::Same => {}
+            Reframe::Same | Reframe::Wrap => {}
             Reframe::Unchunk => _ = response.remove("Transfer-Encoding"),
             Reframe::Chunk => response.append(b"Transfer-Encoding", b"chunked"),
         }
@@ -1111,17 +1137,19 @@ impl<'a> Attempts<'a> {
         });
         match (after, job.client_http10) {
             _ if granted => tunnel::grant(response, self.wish, &job.protocols),
-            (After::Close, false) => response.append(b"Connection", b"close"),
+            (After::Close, _) => response.append(b"Connection", b"close"),
             (After::Keep, true) => response.append(b"Connection", b"keep-alive"),
             _ => {}
         }
         if let Some(log) = &self.local.router.access_log {
-            log.line(
-                &job.request,
-                self.ends.peer.ip(),
+            log.line(&access_log::Line {
+                head: &job.request,
+                peer: self.ends.peer.ip(),
                 status,
-                response.get("Content-Length"),
-            );
+                length: response.get("Content-Length"),
+                service: &self.route.service.shared.path,
+                client: &self.client.shared.id,
+            });
         }
         if hidden {
             response.set("Content-Length", b"0");
@@ -1132,7 +1160,7 @@ impl<'a> Attempts<'a> {
             let sent = (up, load, status);
             return self.tunnel(down, job, call, sent, (attempt, facts)).await;
         }
-        let mut exchange = Exchange::new_forwarding(down, &mut up, body, all_sent);
+        let mut exchange = Exchange::new_forwarding(down, &mut up, body, all_sent, wrapper);
         let end = exchange.forward(framing, reframe).await;
         let all_sent = exchange.all_sent();
         drop(load);
@@ -1166,6 +1194,29 @@ impl<'a> Attempts<'a> {
         after
     }
 
+    /// What is done to the response's body besides passing it on: nothing, nearly always.
+    fn wrapper(
+        &self,
+        request: &RequestHead,
+        response: &mut ResponseHead,
+        framing: Framing,
+        (diagnosis, call, endpoint): (Diagnosis, &Call<'_>, SocketAddr),
+    ) -> Option<Box<Wrapper>> {
+        if diagnosis == Diagnosis::Tell {
+            let way = way(
+                self.local,
+                self.route,
+                self.client,
+                Some(endpoint),
+                self.own,
+                call,
+            );
+            return Some(Box::new(Wrapper::tail(response, way.text().into_bytes())));
+        }
+        let level = self.local.router.settings.compression?;
+        Wrapper::compress(level, request, response, framing).map(Box::new)
+    }
+
     /// The client's connection is a tunnel from here on, until it ends; `down.out` holds the head that says so.
     async fn tunnel(
         &self,
@@ -1194,29 +1245,6 @@ impl<'a> Attempts<'a> {
         drop((up, load));
         let code = end.code();
         tracing::debug!(bound = %self.client.shared.id, endpoint = %facts.remote, ?end, "tunnel ended");
-    /// What is done to the response's body besides passing it on: nothing, nearly always.
-    fn wrapper(
-        &self,
-        request: &RequestHead,
-        response: &mut ResponseHead,
-        framing: Framing,
-        (diagnosis, call, endpoint): (Diagnosis, &Call<'_>, SocketAddr),
-    ) -> Option<Box<Wrapper>> {
-        if diagnosis == Diagnosis::Tell {
-            let way = way(
-                self.local,
-                self.route,
-                self.client,
-                Some(endpoint),
-                self.own,
-                call,
-            );
-            return Some(Box::new(Wrapper::tail(response, way.text().into_bytes())));
-        }
-        let level = self.local.router.settings.compression?;
-        Wrapper::compress(level, request, response, framing).map(Box::new)
-    }
-
         self.span(attempt, job, &AttemptFacts { code, ..facts }, call);
         call.end(Some(status), facts.success, code, code.map(Code::as_str));
         match end {
@@ -1257,6 +1285,7 @@ fn way<'a>(
 /// Answers in the endpoint's place: `/$/io.buoyant.http.status/CODE`, or a TRACE that ends here.
 async fn answer_here(
     status: u16,
+    text: &str,
     local: &Local,
     down: &mut Downstream,
     job: &Job,
@@ -1272,17 +1301,20 @@ async fn answer_here(
         after = After::Close;
     }
     body.finish(&mut down.buffer);
-    let headers: &[(&str, &[u8])] = match after {
-        After::Close | After::Cut => &[("Via", b"1.1 rutter"), ("Connection", b"close")],
-        After::Keep => &[("Via", b"1.1 rutter")],
-    };
+    let mut headers: Vec<(&str, &[u8])> = vec![("Via", b"1.1 rutter")];
+    if !text.is_empty() {
+        headers.push(("Content-Type", b"text/plain"));
+    }
+    if after != After::Keep {
+        headers.push(("Connection", b"close"));
+    }
     write_response(
         &mut down.out,
         job.request.version(),
         status,
         respond::reason(status),
-        headers,
-        b"",
+        &headers,
+        text.as_bytes(),
     );
     if !down.flush().await {
         after = After::Close;

@@ -117,9 +117,12 @@ pub enum RouteError {
     /// RT-E121, RT-E122
     #[error("{0}")]
     BadHead(HeadError),
-    /// RT-E121
-    #[error("the request's body is malformed: {0}")]
+    /// RT-E121, RT-E122
+    #[error("the request's body is refused: {0}")]
     BadBody(BodyError),
+    /// RT-E121
+    #[error("Invalid value for Max-Forwards header: one whole number, 0 or more, was expected")]
+    MaxForwards,
     /// RT-E123
     #[error("{0}")]
     TooSlow(&'static str),
@@ -139,14 +142,14 @@ pub enum RouteError {
     /// RT-E126; nothing can be answered.
     #[error("the client went away before it was answered")]
     ClientGone,
-    /// RT-E131
-    #[error("{endpoint} closed the connection before its response{}\nservice name: {path}\nclient name: {id}",
-        error.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
     /// RT-E127
     #[error(
         "this listener speaks TLS, and plain HTTP came: send to https:// here, or to another port"
     )]
     PlainToTls,
+    /// RT-E131
+    #[error("{endpoint} closed the connection before its response{}\nservice name: {path}\nclient name: {id}",
+        error.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
     Closed {
         /// The endpoint.
         endpoint: SocketAddr,
@@ -173,9 +176,6 @@ pub enum RouteError {
         /// The bound name.
         id: Path,
     },
-    /// RT-E113, RT-E114: added to a failure, which keeps its own code.
-    #[error("{error}\n{code} {}: {note}", code.title())]
-    Noted {
     /// RT-E134
     #[error("no TLS with {endpoint}: {failure}\nservice name: {path}\nclient name: {id}")]
     Tls {
@@ -188,6 +188,9 @@ pub enum RouteError {
         /// The bound name.
         id: Path,
     },
+    /// RT-E113, RT-E114: added to a failure, which keeps its own code.
+    #[error("{error}\n{code} {}: {note}", code.title())]
+    Noted {
         /// The failure.
         error: Box<RouteError>,
         /// What is added.
@@ -211,24 +214,25 @@ impl RouteError {
             Self::BadDtab { .. } => Code::E118,
             Self::Forbidden { .. } => Code::E119,
             Self::BadHead(error) if error.is_limit() => Code::E122,
-            Self::BadHead(_) | Self::BadBody(_) => Code::E121,
+            Self::BadBody(error) if error.is_limit() => Code::E122,
+            Self::BadHead(_) | Self::BadBody(_) | Self::MaxForwards => Code::E121,
             Self::TooSlow(_) => Code::E123,
             Self::TooMany(_) => Code::E124,
             Self::Connect { .. } => Code::E125,
             Self::ClientGone => Code::E126,
+            Self::PlainToTls => Code::E127,
             Self::Closed { .. } => Code::E131,
             Self::BadResponse { .. } => Code::E133,
+            Self::Tls { .. } => Code::E134,
             Self::Noted { error, .. } => error.code(),
         }
-            Self::PlainToTls => Code::E127,
     }
 
-            Self::Tls { .. } => Code::E134,
     /// The status of the answer.
     pub fn status(&self) -> u16 {
         match self {
             Self::BadHead(error) => error.status(),
-            Self::BadBody(_) => 400,
+            Self::BadBody(error) => error.status(),
             Self::Noted { error, .. } => error.status(),
             _ => self.code().status().unwrap_or(502),
         }
@@ -238,6 +242,7 @@ impl RouteError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Noted { error, .. } => error.retryable(),
+            Self::TooMany(_) => true,
             _ => matches!(self, Self::Closed { unsent: true, .. }),
         }
     }
@@ -355,6 +360,8 @@ pub(crate) fn to_error(
         ));
     }
     if matches!(error, RouteError::TooMany(_)) {
+        // What Finagle says, and understands.
+        headers.push(("finagle-http-nack", b"true"));
         headers.push(("Retry-After", b"0"));
     }
     if who.close {

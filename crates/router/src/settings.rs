@@ -42,6 +42,10 @@ pub struct RouterSettings {
     pub max_head: usize,
     /// Limit of the request line, in bytes.
     pub max_line: usize,
+    /// Limit of a request's body as it is on the wire, in bytes.
+    pub max_request: Option<u64>,
+    /// Level of the compression of responses, 1 to 9.
+    pub compression: Option<u32>,
     /// Addresses of this node, its pod and the control plane, which no request may name.
     pub protected: Vec<IpAddr>,
 }
@@ -76,6 +80,8 @@ impl RouterSettings {
             stream_after: STREAM_AFTER,
             max_head: MAX_HEAD,
             max_line: MAX_LINE,
+            max_request: None,
+            compression: None,
             protected: Vec::new(),
         }
     }
@@ -108,14 +114,14 @@ pub struct ServerSettings {
     pub tunnel_idle: Duration,
     /// Options of accepted sockets.
     pub socket: SocketSettings,
+    /// `tls`; `None`: plain HTTP.
+    pub tls: Option<ServerTls>,
 }
 
 /// As `maxCallDepth`; ours, `design.md` says why.
 pub const MAX_CALL_DEPTH: usize = 32;
 /// Ours: `connectPorts`; Linkerd 1 has no tunnels.
 pub const CONNECT_PORTS: [u16; 1] = [443];
-    /// `tls`; `None`: plain HTTP.
-    pub tls: Option<ServerTls>,
 /// Ours: `tunnelIdleMs`.
 pub const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 /// Our default for `serverSession.idleTimeMs`.
@@ -137,13 +143,13 @@ impl ServerSettings {
             connect_ports: CONNECT_PORTS.to_vec(),
             tunnel_idle: TUNNEL_IDLE,
             socket: SocketSettings::default(),
+            tls: None,
         }
     }
 }
 
 /// `socketOptions`; what is `None` is left to the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
-            tls: None,
 pub struct SocketSettings {
     /// TCP_NODELAY.
     pub no_delay: bool,
@@ -247,6 +253,8 @@ pub enum TracePropagator {
 pub struct AccessLogSettings {
     /// The file.
     pub path: PathBuf,
+    /// Lines are JSON objects rather than Linkerd 1's.
+    pub json: bool,
     /// Append to what is there, rather than begin anew.
     pub append: bool,
     /// When a new file is begun.
@@ -316,6 +324,10 @@ pub struct ClientPart {
     pub session_life: Option<Duration>,
     /// Ours: `connectTimeoutMs`.
     pub connect_timeout: Option<Duration>,
+    /// `tls`.
+    pub tls: Option<ClientTls>,
+    /// `forwardClientCert`.
+    pub forward_client_cert: Option<bool>,
     /// Ours: `httpProxy`.
     pub proxies: Option<bool>,
 }
@@ -324,10 +336,6 @@ pub struct ClientPart {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientSettings {
     /// Which endpoint gets a request.
-    /// `tls`.
-    pub tls: Option<ClientTls>,
-    /// `forwardClientCert`.
-    pub forward_client_cert: Option<bool>,
     pub balancer: Balancer,
     /// When an endpoint is left out.
     pub accrual: Accrual,
@@ -347,6 +355,10 @@ pub struct ClientSettings {
     pub session_life: Option<Duration>,
     /// Longest wait for a connection to be made.
     pub connect_timeout: Duration,
+    /// TLS to its endpoints, with the name they must have; `None`: plain.
+    pub tls: Option<ClientTls>,
+    /// Tells endpoints which certificate the client showed.
+    pub forward_client_cert: bool,
     /// Endpoints are proxies, to which CONNECT is passed on; `None`: as the transformers in the name say.
     pub proxies: Option<bool>,
 }
@@ -355,10 +367,6 @@ pub struct ClientSettings {
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Ours: below the keep-alive of the servers that are common behind a router.
 pub const POOL_IDLE: Duration = Duration::from_secs(4);
-    /// TLS to its endpoints, with the name they must have; `None`: plain.
-    pub tls: Option<ClientTls>,
-    /// Tells endpoints which certificate the client showed.
-    pub forward_client_cert: bool,
 
 impl PerPath<ClientPart> {
     /// The settings for a bound name, of all the entries that match `id`.
@@ -401,6 +409,8 @@ impl PerPath<ClientPart> {
             pool_idle,
             session_life: all.session_life,
             connect_timeout: all.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+            tls: all.tls.filter(|tls| tls.enabled),
+            forward_client_cert: all.forward_client_cert.unwrap_or(false),
             proxies: all.proxies,
         }
     }
@@ -409,8 +419,6 @@ impl PerPath<ClientPart> {
 /// What one entry of `service` says; `None` leaves the key to other entries.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServicePart {
-            tls: all.tls.filter(|tls| tls.enabled),
-            forward_client_cert: all.forward_client_cert.unwrap_or(false),
     /// `totalTimeoutMs`.
     pub total_timeout: Option<Duration>,
     /// `responseClassifier`.

@@ -15,6 +15,8 @@ use router::settings::{
 use super::settings::{CacheSettings, RouterConfig};
 use super::{At, Environment, client, names, tls, top, validate};
 
+/// As zlib's, which Linkerd 1's `-1` means.
+const COMPRESSION: u32 = 6;
 /// As Linkerd 1's http servers.
 const HTTP_PORT: u16 = 4140;
 /// As Linkerd 1's `bindingCache.paths`.
@@ -70,6 +72,12 @@ pub(super) fn router(at: &At<'_>, environment: &Environment) -> Option<RouterCon
             .get("maxInitialLineKB")
             .usize()
             .map_or(MAX_LINE, |kb| kb * 1024),
+        max_request: at.get("maxRequestKB").u64().map(|kb| kb * 1024),
+        compression: match at.get("compressionLevel").i64() {
+            None | Some(0) => None,
+            Some(-1) => Some(COMPRESSION),
+            Some(level) => u32::try_from(level).ok(),
+        },
         protected: environment.protected(),
     };
     Some(RouterConfig {
@@ -102,13 +110,15 @@ fn cache(at: &At<'_>) -> CacheSettings {
 
 fn access_log(at: &At<'_>) -> Option<AccessLogSettings> {
     let path = at.get("httpAccessLog");
-    let (roll, append, keep) = (
+    let (format, roll, append, keep) = (
+        at.get("httpAccessLogFormat"),
         at.get("httpAccessLogRollPolicy"),
         at.get("httpAccessLogAppend"),
         at.get("httpAccessLogRotateCount"),
     );
     if !path.is_given() {
-        for useless in [&roll, &append, &keep].into_iter().filter(|k| k.is_given()) {
+        let others = [&format, &roll, &append, &keep];
+        for useless in others.into_iter().filter(|k| k.is_given()) {
             useless.warning(
                 "it has no effect without `httpAccessLog`",
                 "give the file's path as `httpAccessLog`",
@@ -117,6 +127,7 @@ fn access_log(at: &At<'_>) -> Option<AccessLogSettings> {
     }
     Some(AccessLogSettings {
         path: PathBuf::from(path.string()?),
+        json: format.string().as_deref() == Some("json"),
         append: append.bool().unwrap_or(true),
         roll: roll
             .string()
@@ -185,6 +196,7 @@ fn server(at: &At<'_>) -> ServerSettings {
         connect_ports: connect_ports(&at.get("connectPorts")),
         tunnel_idle: at.get("tunnelIdleMs").millis().unwrap_or(TUNNEL_IDLE),
         socket: socket(&at.get("socketOptions")),
+        tls: tls::server(&at.get("tls")),
         ..ServerSettings::new(server_addr(at))
     }
 }
@@ -196,7 +208,6 @@ fn connect_ports(at: &At<'_>) -> Vec<u16> {
     }
 }
 
-        tls: tls::server(&at.get("tls")),
 fn forwarded(at: &At<'_>) -> Option<ForwardedSettings> {
     at.is_given().then(|| ForwardedSettings {
         by: label(&at.get("by")),

@@ -108,11 +108,8 @@ pub static HTTP: Section = Section {
             "maxRequestKB",
             Ty::Count(0, 1 << 21),
             "none",
-            "Limit of a buffered request (Linkerd 1.6).",
-        )
-        .but(Effect::Ignored(
-            "bodies always stream, so nothing is buffered whole; Linkerd 1.7 has removed the key",
-        )),
+            "Limit of a request's body, with its framing; a longer one is answered 413. Linkerd 1.6: 5120, of buffered ones; 1.7 has removed the key.",
+        ),
         Key::new(
             "maxResponseKB",
             Ty::Count(0, 1 << 21),
@@ -133,11 +130,8 @@ pub static HTTP: Section = Section {
             "compressionLevel",
             Ty::CountOrMinusOne(9),
             "0",
-            "Compression of responses.",
-        )
-        .but(Effect::Ignored(
-            "responses are passed on as they come; nothing is compressed",
-        )),
+            "Compression (gzip, deflate) of textual responses for clients that accept it: 1 to 9, -1 for the usual 6; 0: none. Events, ranges and what is encoded already pass as they are. Linkerd 1: -1.",
+        ),
         Key::new(
             "tracePropagator",
             Ty::Kinds(&PROPAGATORS),
@@ -148,8 +142,15 @@ pub static HTTP: Section = Section {
             "httpAccessLog",
             Ty::File,
             "none",
-            "File for one line per attempt.",
+            "File for one line for each request that an endpoint has answered.",
         ),
+        Key::new(
+            "httpAccessLogFormat",
+            Ty::OneOf(&["linkerd", "json"]),
+            "linkerd",
+            "`json`: an object a line, with the names that the request had.",
+        )
+        .but(Effect::Ours),
         Key::new(
             "httpAccessLogRollPolicy",
             Ty::RollPolicy,
@@ -1065,7 +1066,6 @@ pub static SERVER_TLS: Section = Section {
     removed: &[],
 };
 
-/// TLS of a client.
 const PROTOCOLS: Key = Key::new(
     "protocols",
     Ty::List(&Ty::Text),
@@ -1073,6 +1073,7 @@ const PROTOCOLS: Key = Key::new(
     "`TLSv1.2`, `TLSv1.3`; older ones are not spoken.",
 );
 
+/// TLS of a client.
 pub static CLIENT_TLS: Section = Section {
     title: "tls of a client",
     keys: &[
