@@ -2,7 +2,9 @@
 //! its dashboards keep working.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
+use super::Scope;
 use super::collect::{Item, Name, Unit, Value, Wanted};
 use super::registry::{Reading, Registry};
 use super::text::{Labels, line, number};
@@ -41,18 +43,23 @@ impl NoSubtree {
 
 /// `/admin/metrics.json`. Keys are always sorted; Linkerd sorts them only when pretty.
 pub fn json(registry: &Registry, options: &JsonOptions) -> Result<String, NoSubtree> {
+    let mut out = JsonWriter {
+        text: String::new(),
+        pretty: options.pretty,
+        depth: 0,
+    };
+    let metrics = linkerd_metrics(registry);
+    if options.under.is_none() && !options.tree {
+        write_flat(metrics, &mut out);
+        return Ok(out.text);
+    }
     let mut tree = Tree::default();
-    for metric in linkerd_metrics(registry) {
+    for metric in metrics {
         tree.insert(metric);
     }
     let tree = match &options.under {
         Some(path) => tree.resolve(path).ok_or_else(|| NoSubtree(path.clone()))?,
         None => &tree,
-    };
-    let mut out = JsonWriter {
-        text: String::new(),
-        pretty: options.pretty,
-        depth: 0,
     };
     match options.tree {
         true => tree.write_nested(&mut out),
@@ -67,46 +74,93 @@ pub fn json(registry: &Registry, options: &JsonOptions) -> Result<String, NoSubt
     Ok(out.text)
 }
 
+/// All metrics as one object: what is polled most, so without a tree in between.
+fn write_flat(metrics: Vec<Metric>, out: &mut JsonWriter) {
+    let named = metrics.into_iter().map(|metric| {
+        let mut name = String::with_capacity(128);
+        for node in metric.scope.nodes() {
+            name.push_str(node);
+            name.push('/');
+        }
+        name.push_str(&metric.name);
+        (name, metric.value)
+    });
+    let mut named: Vec<_> = named.collect();
+    // Stable: of two with one name the first one counts.
+    named.sort_by(|one, other| one.0.cmp(&other.0));
+    named.dedup_by(|later, earlier| later.0 == earlier.0);
+    out.object(|out| {
+        for (name, value) in &named {
+            value.write(name, out);
+        }
+    });
+}
+
 /// `/admin/metrics/prometheus`: Linkerd's names with colons and labels, lines of one name together. `prefix` stands before every name.
 ///
 /// Unlike Linkerd's, label values are escaped so that they can be read back.
 pub fn prometheus(registry: &Registry, prefix: &str) -> String {
-    let mut lines: BTreeMap<(String, Labels), f64> = BTreeMap::new();
+    let mut lines: BTreeMap<String, Vec<(Labels, f64)>> = BTreeMap::new();
+    let mut whole = String::new();
+    let mut put = |name: &str, suffix: &str, labels: Labels, value| {
+        whole.clear();
+        whole.extend([name, suffix]);
+        match lines.get_mut(&whole) {
+            Some(known) => known.push((labels, value)),
+            None => _ = lines.insert(whole.clone(), vec![(labels, value)]),
+        }
+    };
     for metric in linkerd_metrics(registry) {
         let (name, labels) = metric.prometheus_name(prefix);
-        let mut put = |suffix: &str, labels: &Labels, value| {
-            lines
-                .entry((format!("{name}{suffix}"), labels.clone()))
-                .or_insert(value);
-        };
         match metric.value {
-            Shown::Counter(n) => put("", &labels, n as f64),
-            Shown::Gauge(value) => put("", &labels, value),
+            Shown::Counter(n) => put(&name, "", labels, n as f64),
+            Shown::Gauge(value) => put(&name, "", labels, value),
             Shown::Stat(unit, histo) if !histo.is_empty() => {
-                put("_count", &labels, histo.count() as f64);
-                put("_sum", &labels, histo.sum() as f64 / unit.divisor());
-                put("_avg", &labels, histo.avg() / unit.divisor());
-                for q in ["0", "0.5", "0.9", "0.95", "0.99", "0.999", "0.9999", "1"] {
-                    let mut labels = labels.clone();
-                    labels.push(", ", "quantile", q);
-                    let share = q.parse().unwrap_or_default();
-                    put("", &labels, histo.quantile(share) as f64 / unit.divisor());
+                for (q, share) in QUANTILES {
+                    let labels = labels.with(", ", "quantile", q);
+                    let value = histo.quantile(share) as f64 / unit.divisor();
+                    put(&name, "", labels, value);
                 }
+                put(&name, "_count", labels.clone(), histo.count() as f64);
+                let sum = histo.sum() as f64 / unit.divisor();
+                put(&name, "_sum", labels.clone(), sum);
+                put(&name, "_avg", labels, histo.avg() / unit.divisor());
             }
             Shown::Stat(..) => {}
         }
     }
-    let mut page = String::new();
-    for ((name, labels), value) in lines {
-        line(&name, &labels.0, value, &mut page);
+    let count: usize = lines.values().map(Vec::len).sum();
+    let mut page = String::with_capacity(count * LINE);
+    for (name, mut values) in lines {
+        // Stable: of two with the same labels the first one counts.
+        values.sort_by(|one, other| one.0.cmp(&other.0));
+        values.dedup_by(|later, earlier| later.0 == earlier.0);
+        for (labels, value) in values {
+            line(&name, &labels.0, value, &mut page);
+        }
     }
     page
 }
 
+/// The quantiles of a summary.
+const QUANTILES: [(&str, f64); 8] = [
+    ("0", 0.0),
+    ("0.5", 0.5),
+    ("0.9", 0.9),
+    ("0.95", 0.95),
+    ("0.99", 0.99),
+    ("0.999", 0.999),
+    ("0.9999", 0.9999),
+    ("1", 1.0),
+];
+
+/// About how long a line is.
+const LINE: usize = 128;
+
 /// A metric with its whole name.
 struct Metric {
-    /// The scope's nodes, each one label value or word.
-    scope: Vec<Box<str>>,
+    /// Each of its nodes is one label value or word.
+    scope: Scope,
     /// The name below the scope, with slashes.
     name: Box<str>,
     value: Shown,
@@ -134,7 +188,7 @@ fn linkerd_metrics(registry: &Registry) -> Vec<Metric> {
     } in registry.read(wanted)
     {
         let whole = |name, value| Metric {
-            scope: scope.nodes().to_vec(),
+            scope: scope.clone(),
             name,
             value,
         };
@@ -154,7 +208,7 @@ fn linkerd_metrics(registry: &Registry) -> Vec<Metric> {
         super::process::jvm()
             .into_iter()
             .map(|(name, value)| Metric {
-                scope: vec!["jvm".into()],
+                scope: Scope::new(["jvm"]),
                 name: name.into(),
                 value: Shown::Gauge(value),
             }),
@@ -165,14 +219,16 @@ fn linkerd_metrics(registry: &Registry) -> Vec<Metric> {
 impl Metric {
     /// All nodes down to the metric.
     fn nodes(&self) -> impl Iterator<Item = &str> {
-        let scope = self.scope.iter().map(AsRef::as_ref);
+        let scope = self.scope.nodes().iter().map(AsRef::as_ref);
         scope.chain(self.name.split('/'))
     }
 
     /// Name and labels on the Prometheus page.
     fn prometheus_name(&self, prefix: &str) -> (String, Labels) {
-        let nodes: Vec<&str> = self.nodes().collect();
-        let (mut name, mut labels) = (String::from(prefix), Labels::default());
+        let mut nodes: Vec<&str> = Vec::with_capacity(12);
+        nodes.extend(self.nodes());
+        let (mut name, mut labels) = (String::with_capacity(64), Labels::long());
+        name.push_str(prefix);
         let mut rest = &nodes[..];
         let mut word = |word: &str| {
             if !name.is_empty() && name != prefix {
@@ -278,7 +334,7 @@ impl Shown {
             // Linkerd's gauges always have a point; NaN and infinity have no JSON.
             Shown::Gauge(value) if value.is_finite() => {
                 out.key(name);
-                out.text.push_str(&format!("{value:?}"));
+                _ = write!(out.text, "{value:?}");
             }
             Shown::Gauge(_) => {}
             Shown::Stat(unit, histo) => write_summary(name, *unit, histo, out),
@@ -287,7 +343,13 @@ impl Shown {
 }
 
 fn write_summary(name: &str, unit: Unit, histo: &Histo, out: &mut JsonWriter) {
-    out.field(&format!("{name}.count"), histo.count() as f64);
+    let mut key = String::with_capacity(name.len() + 6);
+    let mut field = |what: &str, value| {
+        key.clear();
+        key.extend([name, ".", what]);
+        out.field(&key, value);
+    };
+    field("count", histo.count() as f64);
     if histo.is_empty() {
         return;
     }
@@ -305,7 +367,7 @@ fn write_summary(name: &str, unit: Unit, histo: &Histo, out: &mut JsonWriter) {
         ("avg", histo.avg()),
     ];
     for (key, value) in fields {
-        out.field(&format!("{name}.{key}"), value / unit.divisor());
+        field(key, value / unit.divisor());
     }
 }
 
@@ -333,8 +395,10 @@ impl JsonWriter {
             self.text.push(',');
         }
         self.new_line();
-        self.text
-            .push_str(&serde_json::Value::from(key).to_string());
+        match key.bytes().all(|b| b >= b' ' && b != b'"' && b != b'\\') {
+            true => self.text.extend(["\"", key, "\""]),
+            false => _ = write!(self.text, "{}", serde_json::Value::from(key)),
+        }
         self.text.push_str(if self.pretty { " : " } else { ":" });
     }
 

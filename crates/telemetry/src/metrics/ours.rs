@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::collect::{Item, Name, Value, Wanted};
 use super::registry::{Reading, Registry};
-use super::text::{Labels, line};
+use super::text::{Labels, line, number};
 use super::{Scope, bare, process};
 use crate::cells::Histo;
 
@@ -115,7 +115,7 @@ impl Series {
             debug_assert!(false, "{family} is not in the list of families");
             return;
         };
-        let mut labels = Labels::default();
+        let mut labels = Labels::long();
         for (name, value) in &scope.labels {
             if FAMILIES[at].labels.contains(name) {
                 labels.push(",", name, value);
@@ -208,25 +208,18 @@ impl Family {
 fn buckets(name: &str, labels: &Labels, histo: &Histo, page: &mut String) {
     let mut counts = Vec::with_capacity(BUCKETS_US.len());
     histo.cumulative(&BUCKETS_US, &mut counts);
-    let bucket = format!("{name}_bucket");
     let whole = ("+Inf", histo.count());
+    let separator = if labels.0.is_empty() { "" } else { "," };
     for (limit, count) in BUCKETS.into_iter().zip(counts).chain([whole]) {
-        let mut labels = labels.clone();
-        labels.push(",", "le", limit);
-        line(&bucket, &labels.0, count as f64, page);
+        page.extend([name, "_bucket{", &labels.0, separator, "le=\"", limit]);
+        page.push_str("\"} ");
+        number(count as f64, page);
+        page.push('\n');
     }
-    line(
-        &format!("{name}_sum"),
-        &labels.0,
-        histo.sum() as f64 / 1e6,
-        page,
-    );
-    line(
-        &format!("{name}_count"),
-        &labels.0,
-        histo.count() as f64,
-        page,
-    );
+    page.push_str(name);
+    line("_sum", &labels.0, histo.sum() as f64 / 1e6, page);
+    page.push_str(name);
+    line("_count", &labels.0, histo.count() as f64, page);
 }
 
 /// Takes `_total` from the names in comments about counters: the one difference that matters in the recorder's text.

@@ -7,6 +7,21 @@ use std::fmt::Write;
 pub(super) struct Labels(pub(super) String);
 
 impl Labels {
+    /// None, with room for a service and its client.
+    pub(super) fn long() -> Self {
+        Self(String::with_capacity(160))
+    }
+
+    /// The same with one label more.
+    pub(super) fn with(&self, separator: &str, name: &str, value: &str) -> Self {
+        // The quotes, the equals sign, and an escaped character perhaps.
+        let room = self.0.len() + separator.len() + name.len() + value.len() + 4;
+        let mut labels = Self(String::with_capacity(room));
+        labels.0.push_str(&self.0);
+        labels.push(separator, name, value);
+        labels
+    }
+
     /// Adds a label; `separator` stands before it if it is not the first.
     pub(super) fn push(&mut self, separator: &str, name: &str, value: &str) {
         if !self.0.is_empty() {

@@ -368,7 +368,7 @@ pub fn undescribed(registry: &Registry) -> Vec<String> {
     let mut missing: Vec<_> = super::linkerd_metrics(registry)
         .iter()
         .filter_map(|metric| {
-            let scope: Vec<_> = metric.scope.iter().map(AsRef::as_ref).collect();
+            let scope: Vec<_> = metric.scope.nodes().iter().map(AsRef::as_ref).collect();
             let place = match scope[..] {
                 ["rt", _] => "router",
                 ["rt", _, place @ ("server" | "service" | "client"), _] => place,
