@@ -38,7 +38,8 @@ impl Listener for LenientListener {
 }
 
 /// A connection whose request targets are put right while they are read; writing is untouched.
-pub(crate) struct Lenient<S> {
+#[derive(Debug)]
+pub struct Lenient<S> {
     inner: S,
     scanner: Scanner,
     /// Read, put right, and not yet taken.
@@ -47,7 +48,8 @@ pub(crate) struct Lenient<S> {
 }
 
 impl<S> Lenient<S> {
-    pub(crate) fn new(inner: S) -> Self {
+    /// A connection that requests come in on.
+    pub fn new(inner: S) -> Self {
         Self {
             inner,
             scanner: Scanner::default(),

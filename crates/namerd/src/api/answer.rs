@@ -1,0 +1,130 @@
+//! Responses, and why a request is refused.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper::ext::ReasonPhrase;
+use serde_json::json;
+
+use crate::store::StoreError;
+
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(crate) type Response = http::Response<Body>;
+
+/// What a reason may take on the status line.
+const REASON_BYTES: usize = 300;
+/// The media type of problems (RFC 9457), for those who ask for it.
+const PROBLEM_JSON: &str = "application/problem+json";
+
+/// A request that is not done, and why.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// For people, one line.
+    pub(super) reason: String,
+    /// Whether the reason is the body too, as Linkerd's namerd has it in some places and not in others.
+    with_body: bool,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, reason: impl Into<String>) -> Self {
+        Self {
+            status,
+            reason: reason.into(),
+            with_body: false,
+        }
+    }
+
+    /// 400 with the reason as body.
+    pub(super) fn bad(reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, reason).told()
+    }
+
+    /// The same with its reason as body.
+    pub(super) fn told(self) -> Self {
+        Self {
+            with_body: true,
+            ..self
+        }
+    }
+
+    pub(super) fn into_response(self, problem_json: bool) -> Response {
+        let title = self.status.canonical_reason().unwrap_or_default();
+        let mut response = match (problem_json, self.with_body) {
+            (true, _) => {
+                let problem =
+                    json!({"title": title, "status": self.status.as_u16(), "detail": self.reason});
+                typed(PROBLEM_JSON, problem.to_string())
+            }
+            (false, true) => plain(self.reason.clone()),
+            (false, false) => empty(StatusCode::OK),
+        };
+        *response.status_mut() = self.status;
+        // namerctl and curl -v print the status line, whatever the body is.
+        if self.status != StatusCode::NOT_FOUND {
+            let line: String = format!("{title}: {}", self.reason)
+                .chars()
+                .map(|c| {
+                    if c.is_ascii_graphic() || c == ' ' {
+                        c
+                    } else {
+                        '?'
+                    }
+                })
+                .take(REASON_BYTES)
+                .collect();
+            if let Ok(phrase) = ReasonPhrase::try_from(line) {
+                response.extensions_mut().insert(phrase);
+            }
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let status = match &error {
+            StoreError::Exists { .. } => StatusCode::CONFLICT,
+            StoreError::NotFound(_) => StatusCode::NOT_FOUND,
+            StoreError::Changed { .. } => StatusCode::PRECONDITION_FAILED,
+            StoreError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+pub(super) fn wants_problem_json<B>(request: &Request<B>) -> bool {
+    let accepted = request.headers().get_all(header::ACCEPT).iter();
+    accepted
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains(PROBLEM_JSON))
+}
+
+/// An answer without a body.
+pub(super) fn empty(status: StatusCode) -> Response {
+    let mut response = Response::new(Empty::new().boxed_unsync());
+    *response.status_mut() = status;
+    response
+}
+
+/// A text of no stated type, as namerd gives bound trees.
+pub(super) fn plain(text: impl Into<Bytes>) -> Response {
+    Response::new(Full::new(text.into()).boxed_unsync())
+}
+
+/// A text of that type.
+pub(super) fn typed(media_type: &'static str, text: impl Into<Bytes>) -> Response {
+    with_type(plain(text), Some(media_type))
+}
+
+/// The same with a content type.
+pub(super) fn with_type(mut response: Response, media_type: Option<&'static str>) -> Response {
+    if let Some(media_type) = media_type {
+        let value = HeaderValue::from_static(media_type);
+        response.headers_mut().insert(header::CONTENT_TYPE, value);
+    }
+    response
+}

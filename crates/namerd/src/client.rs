@@ -1,0 +1,355 @@
+//! A router's side: `io.l5d.namerd.http`, which binds names by asking a store's HTTP API, as Linkerd's does.
+//!
+//! Each name in use has a stream of its tree, each bound name one of its addresses ([`follow`]). What was said last stays
+//! until something else is said: a store that is away, restarts or talks nonsense changes nothing.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use dtab::{Dtab, NameTree, Path};
+use naming::{
+    Activity, Addr, Addrs, BindError, Bound, BoundTree, DefaultInterpreter, Delegation,
+    Interpreter, Namer, Reads, Rebind, Target, Transformer, Var,
+};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use self::follow::{Api, follow};
+use self::said::Tree;
+
+mod follow;
+mod said;
+
+/// So many names are followed at the same time; whoever makes names up gets no further.
+const MOST: usize = 10_000;
+/// How often unused names are looked for; one that is unused twice in a row is given up.
+const SWEEP: Duration = Duration::from_secs(30);
+/// The system name that a router answers itself, with a status.
+const STATUS: &[u8] = b"io.buoyant.http.status";
+
+/// Where a store is, and how patiently it is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// Name or address.
+    pub host: Arc<str>,
+    /// Port of its HTTP API.
+    pub port: u16,
+    /// The namespace whose dtab counts.
+    pub namespace: Arc<str>,
+    /// The first wait after a failure, and the longest one.
+    pub retry: (Duration, Duration),
+}
+
+/// Binds names by asking a store.
+pub struct HttpInterpreter {
+    shared: Arc<Shared>,
+    transformers: Vec<Arc<dyn Transformer>>,
+    /// For names that need no store: the system namers.
+    plain: DefaultInterpreter,
+    sweeper: AbortHandle,
+}
+
+/// What one says about a name, and who keeps it current.
+struct Followed<T> {
+    known: Var<Known<T>>,
+    task: OnceLock<AbortHandle>,
+}
+
+/// What is known.
+#[derive(Clone, Debug, PartialEq)]
+enum Known<T> {
+    /// Nothing yet.
+    Nothing,
+    /// Nothing but why.
+    Refused(Arc<str>),
+    /// What was said last.
+    Said(T),
+}
+
+impl<T: Clone + PartialEq + Send + Sync + 'static> Followed<T> {
+    /// Something that `start` keeps current, on `control`, as long as anybody holds it.
+    fn start<F: Future<Output = ()> + Send + 'static>(
+        known: Known<T>,
+        control: &Handle,
+        start: impl FnOnce(Weak<Self>) -> F,
+    ) -> Arc<Self> {
+        let followed = Arc::new(Self {
+            known: Var::new(known),
+            task: OnceLock::new(),
+        });
+        let task = control.spawn(start(Arc::downgrade(&followed)));
+        _ = followed.task.set(task.abort_handle());
+        followed
+    }
+}
+
+impl<T> Drop for Followed<T> {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+}
+
+struct Shared {
+    api: Api,
+    control: Handle,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    /// By the router's and the request's dtab, and the path.
+    trees: HashMap<(String, Path), Entry<Tree>>,
+    addrs: HashMap<Path, Entry<Addr>>,
+}
+
+struct Entry<T> {
+    followed: Arc<Followed<T>>,
+    /// Sweeps since it was used.
+    unused: u32,
+}
+
+impl<T> Entry<T> {
+    fn keep(&mut self) -> bool {
+        let used = Arc::strong_count(&self.followed) > 1 || self.followed.known.is_read();
+        self.unused = if used { 0 } else { self.unused + 1 };
+        self.unused < 2
+    }
+}
+
+impl HttpInterpreter {
+    /// An interpreter that asks that store, with tasks on `control`; what it binds passes through `transformers`, in
+    /// order. `system` answers what needs no store.
+    pub fn new(
+        config: ClientConfig,
+        system: Arc<dyn Namer>,
+        transformers: Vec<Arc<dyn Transformer>>,
+        control: &Handle,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            api: Api::new(config),
+            control: control.clone(),
+            tables: Mutex::default(),
+        });
+        let sweeper = control.spawn(sweep(Arc::downgrade(&shared))).abort_handle();
+        Self {
+            shared,
+            transformers,
+            plain: DefaultInterpreter::new(Vec::new(), system, Vec::new()),
+            sweeper,
+        }
+    }
+
+    /// The tree as the store has it.
+    fn bound(&self, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
+        let Some(followed) = self.shared.tree(local, path) else {
+            let message = format!("{MOST} names are followed already");
+            return Activity::failed(BindError::Interpreter { message });
+        };
+        match followed.known.read(reads).as_ref() {
+            Known::Nothing => Activity::pending(format!("the store at {}", self.shared.api)),
+            Known::Refused(why) => Activity::failed(BindError::Interpreter {
+                message: why.to_string(),
+            }),
+            Known::Said(tree) => Activity::Ok(self.shared.with_addrs(tree, None)),
+        }
+    }
+}
+
+impl Drop for HttpInterpreter {
+    fn drop(&mut self) {
+        self.sweeper.abort();
+    }
+}
+
+impl fmt::Debug for HttpInterpreter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpInterpreter({})", self.shared.api)
+    }
+}
+
+impl Interpreter for HttpInterpreter {
+    fn bind(&self, base: &Dtab, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
+        let local = base.concat(local);
+        let mut tree = match self.bound(&local, path, reads) {
+            Activity::Ok(tree) => tree,
+            other => return other,
+        };
+        let mut rebind = Again {
+            interpreter: self,
+            local: &local,
+        };
+        for transformer in &self.transformers {
+            match transformer.transform_tree(tree, &mut rebind, reads) {
+                Activity::Ok(next) => tree = next,
+                other => return other,
+            }
+        }
+        Activity::Ok(tree)
+    }
+
+    /// The store explains its names itself, at `/api/1/delegate/NAMESPACE` and on its admin port.
+    fn delegate(&self, _: &Dtab, _: &Dtab, _: &Path, _: &mut Reads) -> Option<Delegation> {
+        None
+    }
+
+    fn state(&self) -> Value {
+        self.shared.state()
+    }
+}
+
+/// Binds further names for a transformer.
+struct Again<'a> {
+    interpreter: &'a HttpInterpreter,
+    local: &'a Dtab,
+}
+
+impl Rebind for Again<'_> {
+    fn bind(&mut self, path: &Path, reads: &mut Reads) -> BoundTree {
+        self.interpreter.bound(self.local, path, reads)
+    }
+
+    fn bind_plain(&mut self, path: &Path, reads: &mut Reads) -> BoundTree {
+        let empty = Dtab::empty();
+        self.interpreter.plain.bind(&empty, &empty, path, reads)
+    }
+}
+
+impl Shared {
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tree of a name, followed from now on. None when too many are.
+    fn tree(&self, local: &Dtab, path: &Path) -> Option<Arc<Followed<Tree>>> {
+        let mut tables = self.tables();
+        let key = (local.to_string(), path.clone());
+        if let Some(entry) = tables.trees.get_mut(&key) {
+            entry.unused = 0;
+            return Some(entry.followed.clone());
+        }
+        if tables.trees.len() >= MOST {
+            return None;
+        }
+        let (api, target) = (self.api.clone(), self.api.bind(&key.0, path));
+        let followed = Followed::start(Known::Nothing, &self.control, |followed| {
+            follow(api, target, followed, said::tree, Tree::says_nothing)
+        });
+        let entry = Entry {
+            followed: followed.clone(),
+            unused: 0,
+        };
+        tables.trees.insert(key, entry);
+        Some(followed)
+    }
+
+    /// The addresses of a bound name, followed from now on; the tree that it stands in said what they are at first.
+    fn addr(&self, id: &Path, first: &Addr) -> Arc<Followed<Addr>> {
+        let mut tables = self.tables();
+        if let Some(entry) = tables.addrs.get_mut(id) {
+            entry.unused = 0;
+            return entry.followed.clone();
+        }
+        let first = match first {
+            Addr::Pending => Known::Nothing,
+            first => Known::Said(first.clone()),
+        };
+        let (api, target) = (self.api.clone(), self.api.addr(id));
+        let nothing = |addr: &Addr| addr.endpoints().is_empty();
+        let followed = Followed::start(first, &self.control, |followed| {
+            follow(api, target, followed, said::addr, nothing)
+        });
+        let entry = Entry {
+            followed: followed.clone(),
+            unused: 0,
+        };
+        tables.addrs.insert(id.clone(), entry);
+        followed
+    }
+
+    fn with_addrs(&self, tree: &Tree, weight: Option<f64>) -> NameTree<Bound> {
+        match tree {
+            Tree::Neg => NameTree::Neg,
+            Tree::Fail => NameTree::Fail,
+            Tree::Empty => NameTree::Empty,
+            Tree::Leaf { id, residual, addr } => {
+                let target = match status(id) {
+                    Some(status) => Target::Status(status),
+                    None => Target::Endpoints(self.addr(id, addr)),
+                };
+                let bound = Bound::to(id.clone(), residual.clone(), target);
+                NameTree::Leaf(Bound { weight, ..bound })
+            }
+            Tree::Union(branches) => NameTree::Union(
+                branches
+                    .iter()
+                    .map(|(weight, tree)| {
+                        dtab::Weighted::new(*weight, self.with_addrs(tree, Some(*weight)))
+                    })
+                    .collect(),
+            ),
+        }
+    }
+
+    fn state(&self) -> Value {
+        let tables = self.tables();
+        let word = |known: &str| known.to_owned();
+        let trees = tables.trees.iter().map(|((local, path), entry)| {
+            let state = match entry.followed.known.get().as_ref() {
+                Known::Nothing => word("pending"),
+                Known::Refused(why) => format!("failed: {why}"),
+                Known::Said(tree) => tree.to_string(),
+            };
+            json!({"path": path.to_string(), "dtab": local, "state": state})
+        });
+        let addrs = tables.addrs.iter().map(|(id, entry)| {
+            let state = match entry.followed.known.get().as_ref() {
+                Known::Nothing => json!({"state": "Pending"}),
+                Known::Refused(why) => json!({"state": format!("Failed: {why}")}),
+                Known::Said(addr) => addr.client_state(),
+            };
+            (id.to_string(), state)
+        });
+        json!({
+            "store": self.api.to_string(),
+            "bind": trees.collect::<Vec<_>>(),
+            "addr": addrs.collect::<serde_json::Map<_, _>>(),
+        })
+    }
+}
+
+fn status(id: &Path) -> Option<u16> {
+    match id.segments() {
+        [dollar, class, status] if dollar.as_bytes() == b"$" && class.as_bytes() == STATUS => {
+            status.as_str()?.parse().ok()
+        }
+        _ => None,
+    }
+}
+
+impl Addrs for Followed<Addr> {
+    fn addr(&self, reads: &mut Reads) -> Addr {
+        match self.known.read(reads).as_ref() {
+            Known::Nothing => Addr::Pending,
+            Known::Refused(why) => Addr::Failed(why.clone()),
+            Known::Said(addr) => addr.clone(),
+        }
+    }
+}
+
+/// Gives up what nobody uses any more.
+async fn sweep(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let mut tables = shared.tables();
+        tables.trees.retain(|_, entry| entry.keep());
+        tables.addrs.retain(|_, entry| entry.keep());
+    }
+}

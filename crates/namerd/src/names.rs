@@ -1,0 +1,148 @@
+//! What names mean under a namespace's dtab: the store's dtabs and namerd's namers put together.
+
+use std::sync::Arc;
+
+use dtab::{Dtab, NameTree, Path};
+use naming::{
+    Activity, Addr, Bound, BoundTree, DefaultInterpreter, Delegation, Interpreter as _, Reads,
+    Target,
+};
+
+use crate::store::{Namespace, Observed, Store, Watch};
+
+/// Binds names for clients, each under the dtab of its namespace.
+#[derive(Clone)]
+pub struct Names {
+    store: Arc<dyn Store>,
+    interpreter: Arc<DefaultInterpreter>,
+}
+
+/// A namespace whose names are asked for. Its dtab is followed as long as this lives.
+pub struct Scope {
+    watch: Watch,
+    interpreter: Arc<DefaultInterpreter>,
+}
+
+impl Names {
+    /// Names under the dtabs of `store`, from the namers of `interpreter`.
+    pub fn new(store: Arc<dyn Store>, interpreter: Arc<DefaultInterpreter>) -> Self {
+        Self { store, interpreter }
+    }
+
+    /// The names of one namespace.
+    pub fn of(&self, namespace: &Namespace) -> Scope {
+        Scope {
+            watch: self.store.watch(namespace),
+            interpreter: self.interpreter.clone(),
+        }
+    }
+
+    /// The addresses of a bound name, whatever transformers stand in front of it; [`Addr::Neg`] when no namer has it.
+    pub fn addr(&self, id: &Path, reads: &mut Reads) -> BoundAddr {
+        let concrete = without_transformers(id);
+        let empty = Dtab::empty();
+        self.interpreter
+            .bind(&empty, &empty, &concrete, reads)
+            .map(|tree| match tree {
+                NameTree::Leaf(bound)
+                    if bound.residual.is_empty() && without_transformers(&bound.id) == concrete =>
+                {
+                    addr_of(&bound, reads)
+                }
+                _ => Addr::Neg,
+            })
+    }
+
+    /// All names that namers can enumerate, sorted.
+    pub fn enumerated(&self) -> Vec<String> {
+        let namers = self.interpreter.namers().iter();
+        let mut names: Vec<_> = namers
+            .flat_map(|mounted| mounted.namer.names())
+            .map(|name| name.to_string())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The way of a path under a dtab alone, whatever any namespace has.
+    pub fn delegate_under(
+        &self,
+        dtab: &Dtab,
+        path: &Path,
+        reads: &mut Reads,
+    ) -> Option<Delegation> {
+        self.interpreter.delegate(dtab, &Dtab::empty(), path, reads)
+    }
+}
+
+/// An address set, or why there is none yet.
+pub type BoundAddr = Activity<Addr, naming::BindError>;
+
+impl Scope {
+    /// The namespace's dtab. One that is not there is empty: names fall through it.
+    fn dtab(&self, reads: &mut Reads) -> Result<Dtab, Arc<str>> {
+        match self.watch.read(reads) {
+            Observed::Unknown(why) => Err(why),
+            Observed::Absent => Ok(Dtab::empty()),
+            Observed::Present(stored) => Ok(stored.dtab.clone()),
+        }
+    }
+
+    /// The bound tree of `path` under the namespace's dtab and then `local`.
+    pub fn bind(&self, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
+        match self.dtab(reads) {
+            Ok(dtab) => self.interpreter.bind_request(&dtab, local, path, reads),
+            Err(why) => Activity::Pending(why),
+        }
+    }
+
+    /// The way of `path`, for people; what is waited for when the store has not answered yet.
+    pub fn delegate(
+        &self,
+        local: &Dtab,
+        path: &Path,
+        reads: &mut Reads,
+    ) -> Result<Option<Delegation>, Arc<str>> {
+        let dtab = self.dtab(reads)?;
+        Ok(self.interpreter.delegate(&dtab, local, path, reads))
+    }
+}
+
+/// The addresses of a bound name; a name that the router itself answers has none.
+pub(crate) fn addr_of(bound: &Bound, reads: &mut Reads) -> Addr {
+    match &bound.target {
+        Target::Endpoints(addrs) => addrs.addr(reads),
+        Target::Status(_) => Addr::bound([]),
+    }
+}
+
+/// As Linkerd: `/%/…` in front is dropped up to the first segment `#` or `$`.
+fn without_transformers(id: &Path) -> Path {
+    let segments = id.segments();
+    let is = |at: usize, sign: &[u8]| segments[at].as_bytes() == sign;
+    if segments.is_empty() || !is(0, b"%") {
+        return id.clone();
+    }
+    let namer = (1..segments.len()).find(|&at| is(at, b"#") || is(at, b"$"));
+    id.drop(namer.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transformers_in_front_of_an_id_are_dropped() {
+        for (id, want) in [
+            ("/#/io.l5d.fs/a", "/#/io.l5d.fs/a"),
+            ("/%/io.l5d.port/4141/#/io.l5d.fs/a", "/#/io.l5d.fs/a"),
+            ("/%/a/%/b/$/inet/127.1/80", "/$/inet/127.1/80"),
+            ("/%/a", "/%/a"),
+            ("/", "/"),
+        ] {
+            let id = Path::read(id).unwrap();
+            assert_eq!(without_transformers(&id).to_string(), want);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The listener of the API: who may take how long, and how it ends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::Api;
+
+/// A head must be there after this.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// A head has at most so many bytes: names and dtabs stand in the query.
+const HEAD_BYTES: usize = 256 * 1024;
+/// Connections at once; each router has one for each name it watches.
+const CONNECTIONS: usize = 16_384;
+/// A client that says nothing is asked after this whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Between two failures of `accept`.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// An open port of the API.
+pub struct ApiListener {
+    listener: TcpListener,
+    addr: SocketAddr,
+}
+
+impl ApiListener {
+    /// Opens the port. From here on connections queue up, and [`ApiListener::serve`] answers them.
+    pub async fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr).await?;
+        let addr = listener.local_addr()?;
+        Ok(Self { listener, addr })
+    }
+
+    /// Where it listens, with the port that the system chose.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves until `stop`; then requests under way are answered, and streams end. The caller bounds that time.
+    pub async fn serve(self, api: Api, stop: CancellationToken) {
+        let connections = TaskTracker::new();
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let (stream, peer) = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection was not accepted");
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    }
+                },
+            };
+            let Ok(permit) = room.clone().try_acquire_owned() else {
+                tracing::warn!(%peer, limit = CONNECTIONS, "too many connections, this one is closed");
+                continue;
+            };
+            let connection = connection(stream, peer, api.clone(), stop.clone());
+            connections.spawn(async move {
+                connection.await;
+                drop(permit);
+            });
+        }
+        drop(self.listener);
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, api: Api, stop: CancellationToken) {
+    prepare(&stream);
+    let service = service_fn(move |request| {
+        let api = api.clone();
+        async move { Ok::<_, std::convert::Infallible>(api.handle(request, peer).await) }
+    });
+    // Clients write `>` in a query as it is.
+    let io = TokioIo::new(admin::Lenient::new(stream));
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(io, service);
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "a connection ended");
+    }
+}
+
+/// A peer that is gone without a word, or that reads nothing, does not hold its connection for ever.
+fn prepare(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE);
+    let prepared = stream
+        .set_nodelay(true)
+        .and_then(|()| socket.set_tcp_keepalive(&keepalive));
+    if let Err(error) = prepared {
+        tracing::debug!(%error, "a socket's options are not set");
+    }
+}

@@ -1,0 +1,330 @@
+//! What keeps dtabs: the trait that every engine implements, and what it keeps.
+//!
+//! A namespace has a row of [`Record`]s, numbered from 1: each write adds one, and so does a deletion. The last one counts.
+//! [`Live`] holds what counts now and tells those who watch it; `memory` and `file` are the engines.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use dtab::{Dtab, ParseError};
+use sha2::{Digest, Sha256};
+
+mod file;
+mod live;
+mod memory;
+#[cfg(test)]
+mod suite;
+
+pub use file::{FileStore, OpenError};
+pub use live::{Names, Observed, Watch};
+pub use memory::MemoryStore;
+
+/// What an engine answers, some time.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// The longest name of a namespace, in bytes: what every engine can take.
+pub const MAX_NAME_BYTES: usize = 253;
+
+/// Keeps dtabs by namespace, with their history.
+pub trait Store: Send + Sync {
+    /// Its `kind` in the configuration.
+    fn kind(&self) -> &'static str;
+
+    /// What is in force in a namespace; none when there is no such namespace.
+    fn get<'a>(&'a self, namespace: &'a Namespace) -> Answer<'a, Option<Arc<Stored>>>;
+
+    /// Puts a dtab in force if `only` allows it. When this answers, the write is durable (as far as the engine is) and
+    /// seen by [`Store::get`].
+    fn put<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        change: Change,
+        only: Only,
+    ) -> Answer<'a, Arc<Stored>>;
+
+    /// Ends a namespace if `only` allows it; its history stays.
+    fn delete<'a>(&'a self, namespace: &'a Namespace, origin: Origin, only: Only)
+    -> Answer<'a, ()>;
+
+    /// The records of a namespace with numbers below `before`, the newest first, at most `limit`; empty for a
+    /// namespace that there never was. Without `before`, from the last one.
+    fn history<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Answer<'a, Vec<Record>>;
+
+    /// The names of all namespaces. Who is slow in reading sees the newest state.
+    fn names(&self) -> Names;
+
+    /// The state of a namespace, which need not be there yet. Who is slow in reading sees the newest state.
+    fn watch(&self, namespace: &Namespace) -> Watch;
+}
+
+/// The name of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Namespace(Arc<str>);
+
+/// A text that no namespace can be called.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a namespace is called by 1 to {MAX_NAME_BYTES} bytes without slashes and control characters, found {found}"
+)]
+pub struct BadName {
+    found: String,
+}
+
+impl Namespace {
+    /// A namespace of that name.
+    pub fn new(name: &str) -> Result<Self, BadName> {
+        let fits = !name.is_empty()
+            && name.len() <= MAX_NAME_BYTES
+            && !name.contains(|c: char| c == '/' || c.is_control());
+        match fits {
+            true => Ok(Self(name.into())),
+            false if name.len() > MAX_NAME_BYTES => Err(BadName {
+                found: format!("{} bytes", name.len()),
+            }),
+            false => Err(BadName {
+                found: format!("{name:?}"),
+            }),
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a change comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Who made it: what a client says it is, else its address.
+    pub author: Arc<str>,
+    /// When, to the millisecond.
+    pub time: SystemTime,
+    /// What for, in the author's words; may be empty.
+    pub note: Arc<str>,
+}
+
+impl Origin {
+    /// A change by `author`, now.
+    pub fn now(author: impl Into<Arc<str>>, note: impl Into<Arc<str>>) -> Self {
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            author: author.into(),
+            time: from_millis(since.as_millis() as u64),
+            note: note.into(),
+        }
+    }
+}
+
+/// Milliseconds since 1970 as a time.
+pub(crate) fn from_millis(millis: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+}
+
+/// A time as milliseconds since 1970.
+pub(crate) fn to_millis(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A dtab that is to be put in force.
+#[derive(Clone, Debug)]
+pub struct Change {
+    text: Arc<str>,
+    dtab: Dtab,
+    origin: Origin,
+}
+
+impl Change {
+    /// A dtab as it is written, with its comments.
+    pub fn read(text: &str, origin: Origin) -> Result<Self, ParseError> {
+        let dtab = Dtab::read(text)?;
+        Ok(Self {
+            text: text.into(),
+            dtab,
+            origin,
+        })
+    }
+
+    /// A dtab that was not written as text.
+    pub fn of(dtab: Dtab, origin: Origin) -> Self {
+        Self {
+            text: one_line(&dtab).into(),
+            dtab,
+            origin,
+        }
+    }
+}
+
+/// A dtab as namerd writes it: `/svc=>/a;/host=>/b`.
+pub fn one_line(dtab: &Dtab) -> String {
+    dtab.to_string()
+}
+
+/// When a write is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Only {
+    /// In any case.
+    Always,
+    /// When there is no such namespace.
+    Absent,
+    /// When there is one.
+    Present,
+    /// When this version is in force, as [`Record::version`] writes it.
+    Version(Arc<str>),
+}
+
+/// One write of a namespace's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its number: 1 for the first, each is one more, over deletions as well.
+    pub number: u64,
+    /// Who, when, what for.
+    pub origin: Origin,
+    /// The dtab as it was written; none for a deletion.
+    pub text: Option<Arc<str>>,
+}
+
+impl Record {
+    /// The version as clients see it (`ETag`): as Linkerd's in-memory store, the number in eight bytes, base64.
+    pub fn version(&self) -> String {
+        version(self.number)
+    }
+
+    /// SHA-256 of the text, in hexadecimal; none for a deletion.
+    pub fn hash(&self) -> Option<String> {
+        let digest = Sha256::digest(self.text.as_ref()?.as_bytes());
+        Some(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// What is in force in a namespace.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The last record, which is no deletion.
+    pub record: Record,
+    /// Its dtab.
+    pub dtab: Dtab,
+}
+
+/// Why a store does not do what it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// To be made, and there already.
+    #[error("namespace {namespace} exists already, with version {version}")]
+    Exists {
+        /// Which.
+        namespace: Namespace,
+        /// What is in force.
+        version: String,
+    },
+    /// To be changed, and not there.
+    #[error("there is no namespace {0}")]
+    NotFound(Namespace),
+    /// Somebody else was first.
+    #[error("namespace {namespace} has version {version} now")]
+    Changed {
+        /// Which.
+        namespace: Namespace,
+        /// What is in force.
+        version: String,
+    },
+    /// The engine's own storage does not answer, or cannot write.
+    #[error("the storage cannot be used: {0}")]
+    Unavailable(String),
+}
+
+/// The pure part of every write: what comes of it, given what is in force and the last number that was used.
+fn decide(
+    namespace: &Namespace,
+    now: Option<&Stored>,
+    last: u64,
+    change: Option<Change>,
+    origin: Origin,
+    only: &Only,
+) -> Result<(Record, Option<Dtab>), StoreError> {
+    let changed = |now: &Stored| StoreError::Changed {
+        namespace: namespace.clone(),
+        version: now.record.version(),
+    };
+    match (only, now) {
+        (Only::Always, Some(_)) | (Only::Present, Some(_)) | (Only::Absent, None) => {}
+        (Only::Always, None) if change.is_some() => {}
+        (Only::Absent, Some(now)) => {
+            return Err(StoreError::Exists {
+                namespace: namespace.clone(),
+                version: now.record.version(),
+            });
+        }
+        (Only::Version(wanted), Some(now)) if now.record.version() != **wanted => {
+            return Err(changed(now));
+        }
+        (Only::Version(_), Some(_)) => {}
+        (_, None) => return Err(StoreError::NotFound(namespace.clone())),
+    }
+    let (text, dtab) = match change {
+        Some(change) => (Some(change.text), Some(change.dtab)),
+        None => (None, None),
+    };
+    let record = Record {
+        number: last + 1,
+        origin,
+        text,
+    };
+    Ok((record, dtab))
+}
+
+/// See [`Record::version`].
+fn version(number: u64) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    // Ten digits of six bits for the first 60 bits, and one for the last four, shifted up.
+    let wide = u128::from(number) << 2;
+    let digit = |at: u32| char::from(ALPHABET[(wide >> (6 * (10 - at))) as usize & 63]);
+    let mut text: String = (0..11).map(digit).collect();
+    text.push('=');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_eight_bytes_in_base64() {
+        for (number, want) in [
+            (1, "AAAAAAAAAAE="),
+            (2, "AAAAAAAAAAI="),
+            (64, "AAAAAAAAAEA="),
+            (10_000, "AAAAAAAAJxA="),
+            (u64::MAX, "//////////8="),
+        ] {
+            assert_eq!(version(number), want, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_has_a_name_that_fits_one_segment() {
+        for good in ["default", "日本語", "a b", "x-1_2.3", "%41"] {
+            assert_eq!(Namespace::new(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "a/b", "a\nb", "\0", &"x".repeat(254)] {
+            assert!(Namespace::new(bad).is_err(), "{bad:?}");
+        }
+    }
+}

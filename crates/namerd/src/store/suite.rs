@@ -1,0 +1,378 @@
+//! What every engine must do, whatever it keeps its records in.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use naming::Reads;
+
+use super::{Change, Namespace, Observed, Only, Origin, Store, StoreError};
+
+fn called(name: &str) -> Namespace {
+    Namespace::new(name).unwrap()
+}
+
+fn change(text: &str) -> Change {
+    Change::read(text, Origin::now("ann", "as a test")).unwrap()
+}
+
+fn is(version: &str) -> Only {
+    Only::Version(version.into())
+}
+
+/// Runs every story, each on a store of its own.
+pub(super) async fn every_story<S: Store + 'static>(mut fresh: impl FnMut() -> Arc<S>) {
+    a_write_answers_its_preconditions(&*fresh()).await;
+    of_two_writers_with_one_version_one_wins(fresh()).await;
+    a_counter_loses_no_increment(fresh()).await;
+    a_watch_sees_each_state_and_a_slow_one_the_newest(&*fresh()).await;
+    names_are_sorted_and_watched(&*fresh()).await;
+    history_has_everything_and_survives_a_deletion(&*fresh()).await;
+    ten_thousand_versions_are_one_namespace(&*fresh()).await;
+    large_dtabs_and_all_of_unicode_fit(&*fresh()).await;
+}
+
+async fn a_write_answers_its_preconditions(store: &dyn Store) {
+    let ns = called("one");
+    assert!(store.get(&ns).await.unwrap().is_none());
+    let missing = StoreError::NotFound(ns.clone());
+    assert_eq!(
+        store
+            .put(&ns, change("/a=>/b"), Only::Present)
+            .await
+            .unwrap_err(),
+        missing
+    );
+    assert_eq!(
+        store
+            .put(&ns, change("/a=>/b"), is("AAAAAAAAAAE="))
+            .await
+            .unwrap_err(),
+        missing
+    );
+    assert_eq!(
+        store
+            .delete(&ns, Origin::now("ann", ""), Only::Always)
+            .await
+            .unwrap_err(),
+        missing
+    );
+
+    let first = store
+        .put(&ns, change("/a=>/b"), Only::Absent)
+        .await
+        .unwrap();
+    assert_eq!(
+        (first.record.number, &*first.record.version()),
+        (1, "AAAAAAAAAAE=")
+    );
+    let exists = store
+        .put(&ns, change("/a=>/c"), Only::Absent)
+        .await
+        .unwrap_err();
+    assert!(matches!(exists, StoreError::Exists { .. }), "{exists}");
+    store
+        .put(&ns, change("/a=>/c"), is("AAAAAAAAAAE="))
+        .await
+        .unwrap();
+    let changed = store
+        .put(&ns, change("/a=>/d"), is("AAAAAAAAAAE="))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        changed.to_string(),
+        "namespace one has version AAAAAAAAAAI= now"
+    );
+    let changed = store
+        .delete(&ns, Origin::now("ann", ""), is("AAAAAAAAAAE="))
+        .await
+        .unwrap_err();
+    assert!(matches!(changed, StoreError::Changed { .. }), "{changed}");
+    let now = store.get(&ns).await.unwrap().unwrap();
+    assert_eq!(
+        (now.dtab.to_string().as_str(), now.record.number),
+        ("/a=>/c", 2)
+    );
+
+    store
+        .put(&ns, change("/a=>/e"), Only::Present)
+        .await
+        .unwrap();
+    store
+        .delete(&ns, Origin::now("ann", ""), is("AAAAAAAAAAM="))
+        .await
+        .unwrap();
+    assert!(store.get(&ns).await.unwrap().is_none());
+}
+
+async fn of_two_writers_with_one_version_one_wins<S: Store + 'static>(store: Arc<S>) {
+    let ns = called("raced");
+    store
+        .put(&ns, change("/n=>/0"), Only::Always)
+        .await
+        .unwrap();
+    for round in 1..20_u64 {
+        let version = store.get(&ns).await.unwrap().unwrap().record.version();
+        let racers = (0..8).map(|racer| {
+            let (store, ns, version) = (store.clone(), ns.clone(), version.clone());
+            tokio::spawn(async move {
+                store
+                    .put(&ns, change(&format!("/n=>/{racer}")), is(&version))
+                    .await
+            })
+        });
+        let mut won = 0;
+        for racer in racers.collect::<Vec<_>>() {
+            won += usize::from(racer.await.unwrap().is_ok());
+        }
+        assert_eq!(won, 1, "round {round}");
+    }
+}
+
+async fn a_counter_loses_no_increment<S: Store + 'static>(store: Arc<S>) {
+    const WRITERS: usize = 10;
+    const EACH: usize = 20;
+    let ns = called("counter");
+    store
+        .put(&ns, change("/count=>/0"), Only::Always)
+        .await
+        .unwrap();
+    let writers = (0..WRITERS).map(|_| {
+        let (store, ns) = (store.clone(), ns.clone());
+        tokio::spawn(async move {
+            for _ in 0..EACH {
+                loop {
+                    let now = store.get(&ns).await.unwrap().unwrap();
+                    let count: usize = now.dtab.entries()[0].dst.to_string()[1..].parse().unwrap();
+                    let next = change(&format!("/count=>/{}", count + 1));
+                    match store.put(&ns, next, is(&now.record.version())).await {
+                        Ok(_) => break,
+                        Err(StoreError::Changed { .. }) => {}
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let now = store.get(&ns).await.unwrap().unwrap();
+    assert_eq!(now.dtab.to_string(), format!("/count=>/{}", WRITERS * EACH));
+}
+
+fn text(observed: &Observed) -> String {
+    match observed {
+        Observed::Unknown(why) => format!("unknown: {why}"),
+        Observed::Absent => "absent".to_owned(),
+        Observed::Present(stored) => stored.dtab.to_string(),
+    }
+}
+
+async fn a_watch_sees_each_state_and_a_slow_one_the_newest(store: &dyn Store) {
+    let ns = called("watched");
+    let (quick, slow) = (store.watch(&ns), store.watch(&ns));
+    let mut slow_reads = Reads::new();
+    assert_eq!(text(&slow.read(&mut slow_reads)), "absent");
+    let mut reads = Reads::new();
+    assert_eq!(text(&quick.read(&mut reads)), "absent");
+    for i in 0..5 {
+        store
+            .put(&ns, change(&format!("/a=>/{i}")), Only::Always)
+            .await
+            .unwrap();
+        let told = tokio::time::timeout(Duration::from_secs(5), reads.changed());
+        told.await.expect("a watch is told of a change");
+        reads = Reads::new();
+        assert_eq!(text(&quick.read(&mut reads)), format!("/a=>/{i}"));
+    }
+    store
+        .put(&called("other"), change("/a=>/x"), Only::Always)
+        .await
+        .unwrap();
+    assert!(!reads.stale(), "another namespace is none of its business");
+    assert!(slow_reads.stale());
+    assert_eq!(text(&slow.read(&mut Reads::new())), "/a=>/4");
+    store
+        .delete(&ns, Origin::now("ann", ""), Only::Always)
+        .await
+        .unwrap();
+    assert!(reads.stale());
+    assert_eq!(text(&quick.read(&mut Reads::new())), "absent");
+    assert_eq!(
+        text(&store.watch(&called("other")).read(&mut Reads::new())),
+        "/a=>/x"
+    );
+}
+
+async fn names_are_sorted_and_watched(store: &dyn Store) {
+    let names = store.names();
+    let mut reads = Reads::new();
+    assert!(names.read(&mut reads).is_empty());
+    for name in ["b", "a", "日本", "Z"] {
+        store
+            .put(&called(name), change("/a=>/b"), Only::Absent)
+            .await
+            .unwrap();
+    }
+    assert!(reads.stale());
+    let mut reads = Reads::new();
+    let seen: BTreeSet<_> = names
+        .read(&mut reads)
+        .iter()
+        .map(|name| name.as_str().to_owned())
+        .collect();
+    assert_eq!(
+        seen.iter().map(String::as_str).collect::<Vec<_>>(),
+        ["Z", "a", "b", "日本"]
+    );
+    store
+        .put(&called("a"), change("/a=>/c"), Only::Always)
+        .await
+        .unwrap();
+    assert!(!reads.stale(), "another version is no other name");
+    store
+        .delete(&called("a"), Origin::now("ann", ""), Only::Always)
+        .await
+        .unwrap();
+    assert!(reads.stale());
+    assert!(!names.get().contains(&called("a")));
+}
+
+async fn history_has_everything_and_survives_a_deletion(store: &dyn Store) {
+    let ns = called("told");
+    assert!(store.history(&ns, None, 10).await.unwrap().is_empty());
+    let as_written = "# why\n/svc => /a ; # here\n";
+    store
+        .put(&ns, change(as_written), Only::Always)
+        .await
+        .unwrap();
+    store
+        .delete(&ns, Origin::now("bob", "no longer used"), Only::Always)
+        .await
+        .unwrap();
+    let again = store
+        .put(&ns, change("/svc => /b"), Only::Absent)
+        .await
+        .unwrap();
+    assert_eq!(
+        again.record.number, 3,
+        "a version never comes back as another dtab"
+    );
+
+    let history = store.history(&ns, None, 10).await.unwrap();
+    assert_eq!(
+        history
+            .iter()
+            .map(|record| record.number)
+            .collect::<Vec<_>>(),
+        [3, 2, 1]
+    );
+    let [_, deleted, first] = &history[..] else {
+        panic!()
+    };
+    assert_eq!(
+        (
+            &*deleted.origin.author,
+            &*deleted.origin.note,
+            &deleted.text
+        ),
+        ("bob", "no longer used", &None)
+    );
+    assert_eq!(
+        (&*first.origin.author, first.text.as_deref()),
+        ("ann", Some(as_written))
+    );
+    let sha256 = "75655e70855ca9cffa36aab7088138d4793370e42787901b848b941f7a6eea87";
+    assert_eq!(first.hash().as_deref(), Some(sha256));
+    assert!(first.origin.time <= deleted.origin.time);
+    assert_eq!(store.history(&ns, Some(3), 1).await.unwrap(), history[1..2]);
+    assert_eq!(store.history(&ns, Some(1), 5).await.unwrap(), []);
+    assert!(
+        store
+            .history(&called("tol"), None, 5)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+async fn ten_thousand_versions_are_one_namespace(store: &dyn Store) {
+    let ns = called("busy");
+    for i in 1..=10_000 {
+        let stored = store
+            .put(&ns, change(&format!("/v=>/{i}")), Only::Always)
+            .await
+            .unwrap();
+        assert_eq!(stored.record.number, i);
+    }
+    let history = store.history(&ns, Some(5_001), 3).await.unwrap();
+    let texts: Vec<_> = history
+        .iter()
+        .map(|record| record.text.as_deref().unwrap())
+        .collect();
+    assert_eq!(texts, ["/v=>/5000", "/v=>/4999", "/v=>/4998"]);
+    assert_eq!(
+        store.history(&ns, None, usize::MAX).await.unwrap().len(),
+        10_000
+    );
+}
+
+async fn large_dtabs_and_all_of_unicode_fit(store: &dyn Store) {
+    let large: String = (0..20_000)
+        .map(|i| format!("/svc/service-{i} => /#/io.l5d.k8s/default/http/x{i} ;\n"))
+        .collect();
+    assert!(large.len() > 1 << 20);
+    for name in ["large", "日本語の名前", "🦀", "a b%2Fc", &"é".repeat(126)] {
+        let stored = store
+            .put(&called(name), change(&large), Only::Always)
+            .await
+            .unwrap();
+        assert_eq!(stored.dtab.len(), 20_000);
+        let now = store.get(&called(name)).await.unwrap().unwrap();
+        assert_eq!(now.record.text.as_deref(), Some(&*large));
+    }
+}
+
+/// Fills a store that is then opened again and given to [`after_a_restart`].
+pub(super) async fn before_a_restart(store: &dyn Store) {
+    store
+        .put(&called("kept"), change("/a=>/b # first"), Only::Always)
+        .await
+        .unwrap();
+    store
+        .put(&called("kept"), change("/a=>/c"), Only::Always)
+        .await
+        .unwrap();
+    store
+        .put(&called("gone"), change("/a=>/b"), Only::Always)
+        .await
+        .unwrap();
+    store
+        .delete(&called("gone"), Origin::now("bob", ""), Only::Always)
+        .await
+        .unwrap();
+}
+
+/// Looks whether all is as [`before_a_restart`] left it.
+pub(super) async fn after_a_restart(store: &dyn Store) {
+    let kept = store.get(&called("kept")).await.unwrap().unwrap();
+    assert_eq!(
+        (kept.dtab.to_string().as_str(), kept.record.number),
+        ("/a=>/c", 2)
+    );
+    assert!(store.get(&called("gone")).await.unwrap().is_none());
+    assert_eq!(store.names().get().len(), 1);
+    assert_eq!(
+        text(&store.watch(&called("kept")).read(&mut Reads::new())),
+        "/a=>/c"
+    );
+    let history = store.history(&called("kept"), None, 9).await.unwrap();
+    assert_eq!(history[1].text.as_deref(), Some("/a=>/b # first"));
+    assert_eq!(&*history[1].origin.note, "as a test");
+    let again = store
+        .put(&called("gone"), change("/a=>/d"), Only::Always)
+        .await
+        .unwrap();
+    assert_eq!(again.record.number, 3);
+}
