@@ -61,6 +61,7 @@ class Drain(unittest.TestCase):
             self.assertEqual(router.get_admin("/live").get("status"), 200)
             go.set()
             self.assertEqual(client.response()["body"], b"ok")
+            client.socket.close()
             self.assertEqual(router.wait(), 0, router.output())
 
     def test_a_kept_connection_is_told_to_close_with_the_request_that_is_under_way(self):

@@ -10,7 +10,7 @@ use k8s::{ApiTarget, Cluster, ClusterConfig, ServiceNamer, Timing};
 use naming::{Activity, Endpoint, Name, Namer, Reads, Target};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 /// How long the API server and its controllers may take on a busy machine.
@@ -35,9 +35,11 @@ pub(crate) fn setting(name: &str, default: u64) -> u64 {
 pub(crate) struct Real {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) admin: kube::Client,
-    /// One API server at a time: they are heavy.
-    _turn: MutexGuard<'static, ()>,
+    _turn: SemaphorePermit<'static>,
 }
+
+/// So many API servers at a time: they are heavy to start, and most tests wait most of their time.
+const AT_ONCE: u32 = 4;
 
 impl Drop for Real {
     fn drop(&mut self) {
@@ -60,9 +62,19 @@ pub(crate) fn script(name: &str, dir: &File, argument: Option<&str>) {
 }
 
 impl Real {
+    /// One that has the machine for itself, for tests that measure it or do much at once.
     pub(crate) async fn start() -> Self {
-        static TURN: Mutex<()> = Mutex::const_new(());
-        let turn = TURN.lock().await;
+        Self::when(AT_ONCE).await
+    }
+
+    /// One beside those of other tests.
+    pub(crate) async fn beside() -> Self {
+        Self::when(1).await
+    }
+
+    async fn when(share: u32) -> Self {
+        static TURN: Semaphore = Semaphore::const_new(AT_ONCE as usize);
+        let turn = TURN.acquire_many(share).await.expect("it is never closed");
         let dir = tempfile::tempdir().unwrap();
         script("up.sh", dir.path(), None);
         _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -100,7 +100,7 @@ async fn an_outage_of_the_api_server_takes_nothing_away_and_is_caught_up_with_in
         return;
     }
     const SERVICES: usize = 30;
-    let real = Real::start().await;
+    let real = Real::beside().await;
     real.namespace("shop").await;
     for i in 0..SERVICES {
         real.slice("shop", &format!("s{i}"), &format!("web{i}"), Some(&[ip(i)]))
@@ -189,7 +189,7 @@ async fn a_router_that_starts_while_the_api_server_is_away_serves_from_disk_with
     if !wanted("a_router_that_starts_while_the_api_server_is_away") {
         return;
     }
-    let real = Real::start().await;
+    let real = Real::beside().await;
     let state = real.dir.path().join("state");
     real.namespace("shop").await;
     real.service("shop", "web", "web").await;
@@ -266,7 +266,7 @@ async fn with_410_on_every_watch_lists_are_ten_seconds_apart_and_nothing_shrinks
     if !wanted("with_410_on_every_watch") {
         return;
     }
-    let real = Real::start().await;
+    let real = Real::beside().await;
     let between = Between::start(real.admin.clone()).await;
     real.namespace("shop").await;
     real.slice("shop", "s1", "web", Some(&[ip(1), ip(2)])).await;
@@ -339,7 +339,7 @@ async fn a_watch_that_went_silent_is_found_out_within_a_minute() {
     if !wanted("a_watch_that_went_silent") {
         return;
     }
-    let real = Real::start().await;
+    let real = Real::beside().await;
     real.namespace("shop").await;
     real.slice("shop", "s1", "web", Some(&[ip(1)])).await;
     let mut tasks = Vec::new();
@@ -401,7 +401,7 @@ async fn a_watch_that_doubles_swaps_and_loses_events_ends_in_the_true_state() {
     if !wanted("a_watch_that_doubles_swaps_and_loses_events") {
         return;
     }
-    let real = Real::start().await;
+    let real = Real::beside().await;
     let between = Between::start(real.admin.clone()).await;
     real.namespace("shop").await;
     between.lie(Lie::Garbled(7));
@@ -506,7 +506,7 @@ async fn a_service_scaled_to_zero_says_so_at_once_and_comes_back_at_once() {
     if !wanted("a_service_scaled_to_zero") {
         return;
     }
-    let real = Real::start().await;
+    let real = Real::beside().await;
     real.namespace("shop").await;
     real.service("shop", "web", "web").await;
     real.pod("shop", "w1", "web", "10.1.0.1").await;
@@ -546,7 +546,7 @@ async fn a_namespace_made_again_has_only_its_new_endpoints() {
     if !wanted("a_namespace_made_again") {
         return;
     }
-    let real = Real::start().await;
+    let real = Real::beside().await;
     let cluster = real.connect("kubeconfig", &[], Timing::default()).await;
     let namer = cluster.namer(NamerConfig::everywhere());
     let names = names(
@@ -591,7 +591,7 @@ async fn an_address_that_another_service_got_is_refused_by_the_router_on_its_nod
     if !wanted("an_address_that_another_service_got") {
         return;
     }
-    let real = Real::start().await;
+    let real = Real::beside().await;
     real.namespace("shop").await;
     real.slice("shop", "a", "a", Some(&[ip(1)])).await;
     real.slice("shop", "b", "b", Some(&[ip(2)])).await;
