@@ -179,7 +179,7 @@ impl ApiError {
         )
     }
 
-    fn garbage(error: impl std::fmt::Display) -> Self {
+    pub(crate) fn garbage(error: impl std::fmt::Display) -> Self {
         Self::Garbage(error.to_string())
     }
 
@@ -374,6 +374,24 @@ impl Api {
         self.open::<W>(scope, "", limit, true).await
     }
 
+    /// Opens a watch of one object from `version` on; with none it begins with the object, if it is there.
+    pub(crate) async fn watch_one<W: Wire>(
+        &self,
+        namespace: &str,
+        name: &str,
+        version: &str,
+        limit: Duration,
+    ) -> Result<Watch, ApiError> {
+        let params = WatchParams {
+            field_selector: Some(format!("metadata.name={name}")),
+            timeout: u32::try_from(limit.as_secs()).ok(),
+            bookmarks: true,
+            ..WatchParams::default()
+        };
+        let path = kube::core::Request::new(W::RESOURCE.path(Some(namespace)));
+        self.begin(path.watch(&params, version)).await
+    }
+
     async fn open<W: Wire>(
         &self,
         scope: &Scope,
@@ -389,8 +407,14 @@ impl Api {
             ..WatchParams::default()
         };
         let path = kube::core::Request::new(W::RESOURCE.path(scope.namespace()));
-        let request = path.watch(&params, version).map_err(ApiError::garbage)?;
-        let response = self.answer(request).await?;
+        self.begin(path.watch(&params, version)).await
+    }
+
+    async fn begin(
+        &self,
+        request: Result<Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<Watch, ApiError> {
+        let response = self.answer(request.map_err(ApiError::garbage)?).await?;
         Ok(Watch {
             body: response.into_body(),
             buffer: BytesMut::new(),

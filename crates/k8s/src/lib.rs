@@ -2,13 +2,14 @@
 //! Services, [`table`] takes in the events of a watch, [`merge`] makes endpoints of a service's slices; these three are
 //! pure. `view` holds it all and tells who uses a name; [`namer`] asks it. [`api`] talks to the API server, [`feed`]
 //! drives one list and watch, [`cluster`] all of them; [`snapshot`] is what of it is on disk, `keep` reads and writes it;
-//! [`review`] asks for permissions.
+//! [`review`] asks for permissions. [`configmap`] is apart: one object, which holds a dtab.
 //!
 //! Not here: what a dtab means (`dtab`), what happens with an endpoint (`router`).
 
 pub mod api;
 mod backoff;
 pub mod cluster;
+pub mod configmap;
 pub mod feed;
 mod keep;
 pub mod merge;
@@ -22,6 +23,7 @@ pub mod table;
 mod view;
 
 pub use api::{ApiError, ApiTarget, ConnectError};
+pub use configmap::ConfigMapConfig;
 pub use cluster::{Cluster, ClusterConfig};
 pub use feed::Timing;
 pub use namer::{NamerConfig, NamerKind, ServiceNamer};

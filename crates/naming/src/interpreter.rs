@@ -11,10 +11,12 @@ use crate::delegation::{self, Delegation, Origin};
 use crate::{Activity, BindError, Namer, Reads, Transformer};
 
 mod fs;
+mod live;
 #[cfg(test)]
 mod tests;
 
-pub use fs::{FsInterpreter, FsInterpreterError};
+pub use fs::FsInterpreterError;
+pub use live::{LiveDtab, LiveInterpreter, LiveSource};
 
 /// Binds a path under a dtab: here, or by asking somebody else.
 pub trait Interpreter: Send + Sync {
@@ -40,6 +42,11 @@ pub trait Interpreter: Send + Sync {
     /// The names that its namers know, as [`Namer::known`].
     fn known(&self) -> Vec<Path> {
         Vec::new()
+    }
+
+    /// Its `kind`, as in the configuration.
+    fn kind(&self) -> &str {
+        "default"
     }
 
     /// Its state for `/ROUTER/interpreter_state/….json`.

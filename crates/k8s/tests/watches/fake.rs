@@ -125,6 +125,11 @@ impl Fake {
         self.store("endpointslices", namespace, name, None, true);
     }
 
+    /// Takes any object away; tells the watches.
+    pub(crate) fn remove(&self, plural: &str, namespace: &str, name: &str) {
+        self.store(plural, namespace, name, None, true);
+    }
+
     /// Changes a slice without a word to any watch.
     pub(crate) fn secretly(&self, namespace: &str, name: &str, ips: Option<&[&str]>) {
         let object = ips.map(|ips| slice(namespace, name, ips));
@@ -314,6 +319,16 @@ impl Shared {
             };
             let version = json!({"major": "1", "minor": minor});
             return respond(stream, 200, &version.to_string()).await;
+        }
+        if let Some((_, one)) = path.split_once("/namespaces/")
+            && let [namespace, plural, name] = one.split('/').collect::<Vec<_>>()[..]
+        {
+            let key = (plural.to_owned(), format!("{namespace}/{name}"));
+            let found = self.state.lock().unwrap().objects.get(&key).cloned();
+            let missing = || json!({"kind": "Status", "code": 404, "message": "not found"});
+            let code = if found.is_some() { 200 } else { 404 };
+            let body = found.unwrap_or_else(missing);
+            return respond(stream, code, &body.to_string()).await;
         }
         let plural = path.rsplit('/').next()?.to_owned();
         let namespace = path

@@ -1,5 +1,6 @@
 //! The namers over an API server that does wrong: real sockets, real HTTP.
 
+mod configmap;
 mod fake;
 
 use std::net::SocketAddr;

@@ -4,7 +4,7 @@ use std::time::Duration;
 use dtab::{Dtab, NameTree, Path};
 use tokio::runtime::Handle;
 
-use super::{DefaultInterpreter, FsInterpreter, Interpreter};
+use super::{DefaultInterpreter, Interpreter, LiveInterpreter};
 use crate::test_support::{TestNamer, path};
 use crate::{Activity, Mounted, Reads};
 
@@ -17,7 +17,7 @@ fn inner() -> DefaultInterpreter {
     )
 }
 
-fn bound_id(interpreter: &FsInterpreter, asked: &str, reads: &mut Reads) -> Option<Path> {
+fn bound_id(interpreter: &LiveInterpreter, asked: &str, reads: &mut Reads) -> Option<Path> {
     let router = Dtab::read("/svc => /nowhere").unwrap();
     match interpreter.bind(&router, &Dtab::empty(), &path(asked), reads) {
         Activity::Ok(NameTree::Leaf(bound)) => Some(bound.id),
@@ -25,7 +25,7 @@ fn bound_id(interpreter: &FsInterpreter, asked: &str, reads: &mut Reads) -> Opti
     }
 }
 
-async fn until_bound_to(interpreter: &FsInterpreter, want: &str) {
+async fn until_bound_to(interpreter: &LiveInterpreter, want: &str) {
     let wait = async {
         loop {
             let mut reads = Reads::new();
@@ -45,7 +45,7 @@ async fn a_dtab_file_is_followed_and_an_invalid_one_keeps_the_last_good() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("live.dtab");
     std::fs::write(&file, "/svc => /#/t/a").unwrap();
-    let interpreter = FsInterpreter::new(&file, inner(), &Handle::current()).unwrap();
+    let interpreter = LiveInterpreter::file(&file, inner(), &Handle::current()).unwrap();
     assert_eq!(
         bound_id(&interpreter, "/svc/x", &mut Reads::new()),
         Some(path("/#/t/a"))
@@ -84,7 +84,7 @@ async fn a_dtab_file_is_followed_and_an_invalid_one_keeps_the_last_good() {
 
 #[tokio::test]
 async fn a_missing_dtab_file_is_an_error_at_the_start() {
-    let error = FsInterpreter::new("/nonexistent/dtab", inner(), &Handle::current()).unwrap_err();
+    let error = LiveInterpreter::file("/nonexistent/dtab", inner(), &Handle::current()).unwrap_err();
     assert!(
         error
             .to_string()
@@ -98,7 +98,7 @@ async fn a_rule_in_a_file_is_called_by_the_files_name() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("live.dtab");
     std::fs::write(&file, "/svc => /host;\n/host => /#/t").unwrap();
-    let interpreter = FsInterpreter::new(&file, inner(), &Handle::current()).unwrap();
+    let interpreter = LiveInterpreter::file(&file, inner(), &Handle::current()).unwrap();
     let delegation = interpreter.delegate(
         &Dtab::empty(),
         &Dtab::empty(),

@@ -30,7 +30,10 @@ impl Offline {
                 NamerSource::Rewrite { pattern, name } => {
                     Arc::new(RewriteNamer::new(prefix, pattern.clone(), &**name))
                 }
-                NamerSource::Fs { .. } | NamerSource::K8s { .. } => Arc::new(Unasked { prefix }),
+                NamerSource::Fs { .. }
+                | NamerSource::K8s { .. }
+                | NamerSource::DnsSrv { .. }
+                | NamerSource::Consul(_) => Arc::new(Unasked { prefix }),
             };
             Mounted::new(source, Vec::new())
         });

@@ -84,6 +84,9 @@ impl Lint<'_> {
                 None => return, // without the file nothing can be said about names
             }
         }
+        if router.interpreter.config_map.is_some() {
+            return; // nor without the ConfigMap
+        }
         self.names(&at, router, &dtab, node);
     }
 

@@ -1,18 +1,27 @@
 //! `namers[]`, `interpreter`, `transformers[]`.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dtab::Path;
+use naming::namers::ConsulConfig;
+use naming::namers::consul::{Consistency, Health};
 
 use super::settings::{
-    InterpreterSettings, K8sApi, K8sKind, NamerSettings, NamerSource, TransformerKind,
-    TransformerSettings,
+    ConfigMapSettings, InterpreterSettings, K8sApi, K8sKind, NamerSettings, NamerSource,
+    TransformerKind, TransformerSettings,
 };
 use super::{At, Environment, Purpose};
 
 /// As Linkerd 1's: where `kubectl proxy` listens.
 const K8S_PORT: u16 = 8001;
+/// As Linkerd 1's `io.l5d.consul`.
+const CONSUL_PORT: u16 = 8500;
+/// As Linkerd 1's `refreshIntervalSeconds`.
+const SRV_REFRESH: Duration = Duration::from_secs(5);
+const DNS_PORT: u16 = 53;
 
 pub(super) fn namer(at: &At<'_>, environment: &Environment) -> Option<NamerSettings> {
     let kind = at.tag("kind", "");
@@ -28,12 +37,11 @@ pub(super) fn namer(at: &At<'_>, environment: &Environment) -> Option<NamerSetti
         }
         "io.l5d.k8s.external" => k8s(at, K8sKind::External, environment),
         "io.l5d.rewrite" => rewrite(at)?,
+        "io.l5d.dnssrv" => dnssrv(at),
+        "io.l5d.consul" => consul(at, &prefix(at, &kind)),
         _ => return None,
     };
-    let prefix = at
-        .get("prefix")
-        .name()
-        .unwrap_or_else(|| Path::utf8([kind.as_str()]));
+    let prefix = prefix(at, &kind);
     if prefix.is_empty() {
         at.get("prefix").error(
             "a namer's `prefix` must not be `/`",
@@ -45,6 +53,12 @@ pub(super) fn namer(at: &At<'_>, environment: &Environment) -> Option<NamerSetti
         transformers: transformers(&at.get("transformers"), environment),
         source,
     })
+}
+
+fn prefix(at: &At<'_>, kind: &str) -> Path {
+    at.get("prefix")
+        .name()
+        .unwrap_or_else(|| Path::utf8([kind]))
 }
 
 fn k8s(at: &At<'_>, kind: K8sKind, environment: &Environment) -> NamerSource {
@@ -93,6 +107,113 @@ fn namespace(at: &At<'_>, environment: &Environment) -> Option<Arc<str>> {
     .then(|| "default".into())
 }
 
+fn dnssrv(at: &At<'_>) -> NamerSource {
+    let server = |host: &At<'_>| {
+        let text = host.string()?;
+        let parsed = server(&text);
+        if parsed.is_none() {
+            host.error(
+                format!("`{text}` is no DNS server"),
+                "a name or an IP address, with `:PORT` behind it if it is not 53; an IPv6 address with a port stands in brackets",
+            );
+        }
+        parsed
+    };
+    NamerSource::DnsSrv {
+        refresh: at
+            .get("refreshIntervalSeconds")
+            .seconds()
+            .unwrap_or(SRV_REFRESH),
+        servers: at
+            .get("dnsHosts")
+            .items()
+            .iter()
+            .filter_map(server)
+            .collect(),
+    }
+}
+
+/// `HOST`, `HOST:PORT`, `[IPv6]:PORT` or a plain IPv6 address.
+fn server(text: &str) -> Option<(Arc<str>, u16)> {
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        return Some((addr.ip().to_string().into(), addr.port()));
+    }
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Some((ip.to_string().into(), DNS_PORT));
+    }
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, port.parse().ok().filter(|port| *port > 0)?),
+        None => (text, DNS_PORT),
+    };
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    (!host.is_empty() && host.chars().all(fits)).then(|| (host.into(), port))
+}
+
+fn consul(at: &At<'_>, prefix: &Path) -> NamerSource {
+    let token = at.get("token");
+    let token_text = token.string();
+    let fits = |c: char| c.is_ascii_graphic() || c == ' ';
+    if token_text
+        .as_ref()
+        .is_some_and(|text| !text.chars().all(fits))
+    {
+        token.error(
+            "`token` cannot be sent",
+            "it goes into a header: letters, digits and signs of ASCII only",
+        );
+    }
+    let set_host = at.get("setHost");
+    if set_host.bool() == Some(true) {
+        set_host.error(
+            "`setHost: true` is not supported",
+            "requests are sent with the host they came with, in this version; see docs/linkerd1.md",
+        );
+    }
+    let health = |status: &At<'_>| {
+        Some(match status.string()?.as_str() {
+            "passing" => Health::Passing,
+            "warning" => Health::Warning,
+            "critical" => Health::Critical,
+            "maintenance" => Health::Maintenance,
+            _ => return None,
+        })
+    };
+    let statuses = at.get("healthStatuses");
+    let mut statuses: Vec<_> = statuses.items().iter().filter_map(health).collect();
+    if statuses.is_empty() {
+        statuses.push(Health::Passing);
+    }
+    let weight = |one: &At<'_>| Some((one.get("tag").string()?, one.get("weight").f64()?));
+    NamerSource::Consul(Box::new(ConsulConfig {
+        prefix: prefix.clone(),
+        host: at
+            .get("host")
+            .string()
+            .unwrap_or_else(|| "localhost".into()),
+        port: at.get("port").u16().unwrap_or(CONSUL_PORT),
+        include_tag: at.get("includeTag").bool().unwrap_or(false),
+        statuses: at
+            .get("useHealthCheck")
+            .bool()
+            .unwrap_or(false)
+            .then_some(statuses),
+        token: token_text,
+        set_host: false,
+        consistency: match at.get("consistencyMode").string().as_deref() {
+            Some("stale") => Consistency::Stale,
+            Some("consistent") => Consistency::Consistent,
+            _ => Consistency::Default,
+        },
+        prefer_service_address: at.get("preferServiceAddress").bool().unwrap_or(true),
+        weights: at
+            .get("weights")
+            .items()
+            .iter()
+            .filter_map(weight)
+            .collect(),
+    }))
+}
+
 fn rewrite(at: &At<'_>) -> Option<NamerSource> {
     let name = at.get("name");
     let text = name.text()?;
@@ -134,14 +255,26 @@ fn captures(text: &str) -> Vec<String> {
 
 pub(super) fn interpreter(at: &At<'_>, environment: &Environment) -> InterpreterSettings {
     at.get("experimental");
-    let dtab_file = match at.tag("kind", "default").as_str() {
-        "io.l5d.fs" => at.get("dtabFile").string().map(PathBuf::from),
-        _ => None,
-    };
+    let kind = at.tag("kind", "default");
     InterpreterSettings {
-        dtab_file,
+        dtab_file: (kind == "io.l5d.fs")
+            .then(|| at.get("dtabFile").string().map(PathBuf::from))
+            .flatten(),
+        config_map: (kind == "io.l5d.k8s.configMap")
+            .then(|| config_map(at, environment))
+            .flatten(),
         transformers: transformers(&at.get("transformers"), environment),
     }
+}
+
+fn config_map(at: &At<'_>, environment: &Environment) -> Option<ConfigMapSettings> {
+    let namespace = at.get("namespace").text();
+    Some(ConfigMapSettings {
+        api: api(&at.get("host"), &at.get("port"), environment),
+        namespace: namespace.unwrap_or_else(|| "default".into()),
+        name: at.get("name").text()?,
+        filename: at.get("filename").text()?,
+    })
 }
 
 fn transformers(at: &At<'_>, environment: &Environment) -> Vec<TransformerSettings> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dtab::{Dtab, Path};
 use naming::PathMatcher;
+use naming::namers::ConsulConfig;
 use router::settings::RouterSettings;
 use telemetry::metrics::linkerd::StatsdConfig;
 use telemetry::span::Transport;
@@ -85,6 +86,15 @@ pub enum NamerSource {
         /// A label's key; a last segment of the path is its value.
         label_selector: Option<Arc<str>>,
     },
+    /// `io.l5d.dnssrv`.
+    DnsSrv {
+        /// Between two questions.
+        refresh: Duration,
+        /// Servers with their ports; none: the system's.
+        servers: Vec<(Arc<str>, u16)>,
+    },
+    /// `io.l5d.consul`; the prefix in it is the namer's.
+    Consul(Box<ConsulConfig>),
     /// `io.l5d.rewrite`.
     Rewrite {
         /// What is matched.
@@ -183,8 +193,23 @@ pub struct RouterConfig {
 pub struct InterpreterSettings {
     /// `io.l5d.fs`: a file with a dtab in front of the router's own.
     pub dtab_file: Option<PathBuf>,
+    /// `io.l5d.k8s.configMap`: a dtab in front of the router's own.
+    pub config_map: Option<ConfigMapSettings>,
     /// In order.
     pub transformers: Vec<TransformerSettings>,
+}
+
+/// `io.l5d.k8s.configMap`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfigMapSettings {
+    /// The API.
+    pub api: K8sApi,
+    /// The ConfigMap's namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The key with the dtab.
+    pub filename: Arc<str>,
 }
 
 /// `bindingCache`.

@@ -111,6 +111,14 @@ pub(super) fn shelf(shown: &Shown<'_>) -> anyhow::Result<Admin> {
             format!("/{}/interpreter_state/default.json", router.label()),
             move || names.interpreter().state(),
         );
+        let interpreter = router.names().interpreter().clone();
+        let kind = interpreter.kind().to_lowercase();
+        if kind != "default" {
+            admin = admin.json(
+                format!("/{}/interpreter_state/{kind}.json", router.label()),
+                move || interpreter.state(),
+            );
+        }
     }
     if let Some(log) = &shown.log {
         admin = admin.logging(Arc::new(log.clone()));
@@ -131,11 +139,7 @@ fn infos(
                 .transformers
                 .iter()
                 .map(|transformer| format!(" → {}", transformer.prefix));
-            let kind = if one.interpreter.dtab_file.is_some() {
-                "io.l5d.fs"
-            } else {
-                "default"
-            };
+            let kind = router.names().interpreter().kind().to_owned();
             (
                 router.clone(),
                 format!("{kind}{}", kinds.collect::<String>()),

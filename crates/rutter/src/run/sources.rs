@@ -1,14 +1,16 @@
 //! Where names come from: namers, transformers and interpreters, as configured.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use admin::{Condition, Readiness};
 use anyhow::Context as _;
-use k8s::{ApiTarget, Cluster, ClusterConfig};
-use naming::namers::{Dns, FsNamer, RewriteNamer, SystemNamer};
+use k8s::{ApiTarget, Cluster, ClusterConfig, ConfigMapConfig};
+use naming::namers::{
+    ConsulNamer, Dns, DnsSrvConfig, DnsSrvNamer, FsNamer, RewriteNamer, SystemNamer,
+};
 use naming::transform::{self, DaemonSetConfig, LocalNode};
 use naming::{DefaultInterpreter, Interpreter, Mounted, Namer, Reads, Transformer, Var};
 use telemetry::code::Check;
@@ -146,6 +148,19 @@ impl Sources {
                     format!("the namer at {} cannot be set up", settings.prefix)
                 })?)
             }
+            NamerSource::DnsSrv { refresh, servers } => {
+                let config = DnsSrvConfig {
+                    prefix,
+                    refresh: *refresh,
+                    servers: addresses(servers)?,
+                };
+                Arc::new(DnsSrvNamer::new(config, dns.clone(), Handle::current()))
+            }
+            NamerSource::Consul(config) => Arc::new(ConsulNamer::new(
+                (**config).clone(),
+                dns.clone(),
+                Handle::current(),
+            )),
             NamerSource::Rewrite { pattern, name } => {
                 Arc::new(RewriteNamer::new(prefix, pattern.clone(), &**name))
             }
@@ -261,10 +276,22 @@ impl Sources {
             .map(|(_, (namer, transformers))| Mounted::new(namer.clone(), transformers.clone()));
         let transformers = self.transformers(&settings.transformers)?;
         let default = DefaultInterpreter::new(mounted.collect(), self.system.clone(), transformers);
+        if let Some(map) = &settings.config_map {
+            let config = ConfigMapConfig {
+                target: target(&map.api),
+                namespace: map.namespace.to_string(),
+                name: map.name.to_string(),
+                key: map.filename.to_string(),
+                timing: k8s::Timing::default(),
+            };
+            return Ok(Arc::new(k8s::configmap::interpreter(
+                config, default, control,
+            )));
+        }
         Ok(match &settings.dtab_file {
             None => Arc::new(default),
             Some(file) => Arc::new(
-                naming::FsInterpreter::new(file, default, control).with_context(|| {
+                naming::LiveInterpreter::file(file, default, control).with_context(|| {
                     format!("the dtab file {} cannot be followed", file.display())
                 })?,
             ),
@@ -388,6 +415,17 @@ fn apis(config: &Config) -> Vec<K8sApi> {
     let mut seen = std::collections::HashSet::new();
     apis.retain(|api| seen.insert(api.clone()));
     apis
+}
+
+/// The addresses of DNS servers; names are resolved once, at the start.
+fn addresses(servers: &[(Arc<str>, u16)]) -> anyhow::Result<Vec<SocketAddr>> {
+    let mut all = Vec::with_capacity(servers.len());
+    for (host, port) in servers {
+        let found = (&**host, *port).to_socket_addrs();
+        let found = found.with_context(|| format!("the DNS server {host} (dnsHosts)"))?;
+        all.extend(found);
+    }
+    Ok(all)
 }
 
 fn target(api: &K8sApi) -> ApiTarget {

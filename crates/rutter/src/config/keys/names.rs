@@ -1,6 +1,6 @@
 //! `namers[]`, `interpreter`, `transformers[]`.
 
-use super::{Key, Kinds, Section, Ty, kind, refused};
+use super::{Effect, Key, Kinds, Section, Ty, kind, refused};
 
 const ZK: &str = "ZooKeeper is not read by routers";
 const STORE: &str = "a router that asks a dtab store is not in this version; use kind `default` with `dtab:`, or `io.l5d.fs`";
@@ -36,11 +36,16 @@ pub static NAMERS: Kinds = Kinds {
             "io.l5d.k8s.istio",
             "Linkerd 1's support of Istio's old API is not re-created",
         ),
-        refused("io.l5d.consul", "Consul is not read in this version"),
+        kind(
+            "io.l5d.consul",
+            &CONSUL,
+            "Services of Consul. `/#/io.l5d.consul/DATACENTRE/SERVICE`, or `/#/io.l5d.consul/DATACENTRE/TAG/SERVICE`; `.local` is the data centre of the agent that is asked.",
+        ),
         refused("io.l5d.marathon", "Marathon is not read"),
-        refused(
+        kind(
             "io.l5d.dnssrv",
-            "SRV records are not read in this version; `/$/inet/HOST/PORT` resolves names",
+            &DNSSRV,
+            "Targets of SRV records of DNS, all alike whatever their priority and weight, as in Linkerd 1. `/#/io.l5d.dnssrv/NAME`",
         ),
         refused("io.l5d.serversets", ZK),
         refused("io.l5d.zkLeader", ZK),
@@ -125,6 +130,120 @@ static K8S_NS: Section = Section {
     also: &[&API, &COMMON],
     removed: &[],
 };
+static DNSSRV: Section = Section {
+    title: "io.l5d.dnssrv",
+    keys: &[
+        Key::new(
+            "refreshIntervalSeconds",
+            Ty::Count(1, 86_400),
+            "5",
+            "Seconds between two questions for a name.",
+        ),
+        Key::new(
+            "dnsHosts",
+            Ty::List(&Ty::Text),
+            "the system's",
+            "DNS servers, each a name or an address; a port may stand behind a colon, else it is 53.",
+        ),
+    ],
+    also: &[&COMMON],
+    removed: &[],
+};
+static CONSUL: Section = Section {
+    title: "io.l5d.consul",
+    keys: &[
+        Key::new("host", Ty::Text, "localhost", "A Consul agent."),
+        Key::new("port", Ty::Port, "8500", "The port of its HTTP API."),
+        Key::new(
+            "includeTag",
+            Ty::Bool,
+            "false",
+            "Paths have a tag before the service; only instances with it count.",
+        ),
+        Key::new(
+            "useHealthCheck",
+            Ty::Bool,
+            "false",
+            "Only instances with healthy checks count.",
+        ),
+        Key::new(
+            "healthStatuses",
+            Ty::List(&Ty::OneOf(HEALTH)),
+            "[passing]",
+            "What counts as healthy, with `useHealthCheck`; an instance is as its worst check says.",
+        ),
+        Key::new("token", Ty::Text, "none", "Sent as `X-Consul-Token`."),
+        Key::new(
+            "setHost",
+            Ty::Bool,
+            "false",
+            "Puts the service's name in Consul's DNS into `Host`: `true` is not supported in this version.",
+        ),
+        Key::new(
+            "consistencyMode",
+            Ty::OneOf(&["default", "stale", "consistent"]),
+            "default",
+            "How consistent Consul's answers are to be.",
+        ),
+        Key::new(
+            "failFast",
+            Ty::Bool,
+            "false",
+            "Linkerd 1 then marks an agent that refuses connections as dead.",
+        )
+        .but(Effect::Ignored(
+            "an agent that fails is asked again after 10 ms to 5 s",
+        )),
+        Key::new(
+            "preferServiceAddress",
+            Ty::Bool,
+            "true",
+            "The address of the service counts, where it has one; otherwise the node's.",
+        ),
+        Key::new(
+            "weights",
+            Ty::List(&Ty::Section(&TAG_WEIGHT)),
+            "[]",
+            "What instances with a tag weigh; of several the greatest, without any 1.",
+        ),
+        Key::new(
+            "fixedLengthStreamedAfterKB",
+            Ty::Count(0, 1 << 32),
+            "5120",
+            "Of Linkerd 1's HTTP client.",
+        )
+        .but(Effect::Ignored("answers of up to 32 MB are read")),
+        Key::new(
+            "transferMetadata",
+            Ty::Bool,
+            "false",
+            "Keeps the service's metadata with its addresses.",
+        )
+        .but(Effect::Ignored("nothing reads it")),
+        Key::new(
+            "tls",
+            Ty::Section(&super::NO_KEYS),
+            "none",
+            "HTTPS to Consul.",
+        )
+        .but(Effect::Refused(
+            "Consul is asked by plain HTTP only: use the agent on the node",
+        )),
+    ],
+    also: &[&COMMON],
+    removed: &[],
+};
+/// From the best to the worst.
+const HEALTH: &[&str] = &["passing", "warning", "critical", "maintenance"];
+static TAG_WEIGHT: Section = Section {
+    title: "weights of io.l5d.consul",
+    keys: &[
+        Key::required("tag", Ty::Text, "The tag."),
+        Key::required("weight", Ty::Number(0.0, 1_000_000.0), "Its weight."),
+    ],
+    also: &[],
+    removed: &[],
+};
 static REWRITE: Section = Section {
     title: "io.l5d.rewrite",
     keys: &[
@@ -167,12 +286,13 @@ pub static INTERPRETERS: Kinds = Kinds {
             &INTERPRETER_FS,
             "The same with a dtab from a file that is watched, in front of the router's own.",
         ),
-        refused("io.l5d.namerd", STORE),
         refused("io.l5d.namerd.http", STORE),
+        refused("io.l5d.namerd", STORE),
         refused("io.l5d.mesh", STORE),
-        refused(
+        kind(
             "io.l5d.k8s.configMap",
-            "dtabs in ConfigMaps are not watched in this version; mount it and use `io.l5d.fs`",
+            &INTERPRETER_CONFIG_MAP,
+            "The same with a dtab from a ConfigMap that is watched, in front of the router's own.",
         ),
         refused(
             "io.l5d.consul.interpreter",
@@ -208,6 +328,38 @@ static INTERPRETER_FS: Section = Section {
     also: &[&INTERPRETER],
     removed: &[],
 };
+static INTERPRETER_CONFIG_MAP: Section = Section {
+    title: "io.l5d.k8s.configMap",
+    keys: &[
+        Key::required("name", Ty::Text, "The ConfigMap."),
+        Key::required(
+            "filename",
+            Ty::Text,
+            "The key in it whose value is the dtab.",
+        ),
+        Key::new(
+            "namespace",
+            Ty::Text,
+            "default",
+            "The ConfigMap's namespace.",
+        ),
+        Key::new(
+            "host",
+            Ty::Text,
+            "localhost (outside a pod, without a kubeconfig)",
+            "Where a `kubectl proxy` listens. With neither `host` nor `port`, the API server is asked itself, as by `io.l5d.k8s`; the verbs `get` and `watch` are needed.",
+        ),
+        Key::new(
+            "port",
+            Ty::Port,
+            "8001 (outside a pod, without a kubeconfig)",
+            "And its port.",
+        ),
+    ],
+    also: &[&INTERPRETER],
+    removed: &[],
+};
+
 
 /// `transformers[]`.
 pub static TRANSFORMERS: Kinds = Kinds {
