@@ -6,6 +6,10 @@
 A refused request is answered 4xx and its connection closed, and neither it nor what stands behind it on the connection reaches the
 endpoint. An accepted one reaches it once, with the body that the corpus says. A refused response becomes a 502. What an endpoint sends
 behind its response is never the next request's answer. All that through one router, and through two in a row.
+
+The requests go through both routers to real servers, too (nginx, Node, Go, Python, as far as they are installed): each gets at most
+one request for each that was sent, and none of a refused one. Meanwhile another client, whose requests share the routers'
+connections, always gets its own answers (the canary).
 """
 import argparse
 import http.client
@@ -22,6 +26,7 @@ import threading
 import time
 
 import run
+import servers
 
 CORPUS = run.ROOT / "crates" / "router" / "src" / "http1" / "smuggling.txt"
 REFUSED = {"malformed": 400, "ambiguous": 400, "line": 414, "head": 431, "fields": 431}
@@ -307,6 +312,79 @@ def cases(port):
         yield f"surplus behind {method}: {wire[:120]!r}", judge_surplus(port, number, method, wire, wanted)
 
 
+class Canary:
+    """A client that asks for a page of its own again and again, and looks whether that is what it gets."""
+
+    def __init__(self, port):
+        self.port, self.asked, self.wrong, self.ended = port, 0, [], threading.Event()
+        self.thread = threading.Thread(target=self.work)
+        self.thread.start()
+
+    def work(self):
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT_S)
+        while not self.ended.is_set():
+            target = f"/canary/{self.asked}"
+            try:
+                client.request("GET", target, headers={"Host": "web"})
+                answer = client.getresponse()
+                found = answer.status, answer.read().decode("latin-1")
+            except (OSError, http.client.HTTPException) as error:
+                found = 0, repr(error)
+                client.close()
+            if found[0] != 200 or f"GET {target} " not in found[1]:
+                self.wrong.append((target, found))
+            self.asked += 1
+            time.sleep(0.002)
+
+    def end(self):
+        self.ended.set()
+        self.thread.join()
+
+
+def judge_real(port, server, verdict, wire):
+    """What a real server saw of one request of the corpus."""
+    if verdict.startswith("ok length"):
+        if (length := int(verdict.split()[-1])) > 1000:
+            return None
+        wire += b"x" * length
+    elif verdict == "ok chunked":
+        wire += b"5\r\nhello\r\n0\r\n\r\n"
+    got, closed = talk(port, wire + BEHIND)
+    found = statuses(got)
+    time.sleep(0.02 if verdict in REFUSED else 0.005)
+    seen = [line for line in server.seen() if " /canary/" not in line]
+    if not closed:
+        return f"the connection stays open after {found}"
+    if verdict in REFUSED:
+        return None if found == [REFUSED[verdict]] and not seen else f"answered {found}; the server saw {seen}"
+    behind = [line for line in seen if line == "GET /behind"]
+    if len(seen) > len(found) or len(behind) > 1 or len(seen) - len(behind) > 1:
+        return f"answered {found}; the server saw {seen}"
+    return None
+
+
+def real_cases(work, port):
+    """The corpus in front of each real server, and the canary's report."""
+    with servers.started(work) as running:
+        for server in running:
+            (work / "endpoints" / "web").write_text(f"127.0.0.1 {server.port}\n")
+            end = time.monotonic() + LIMIT_S
+            while not any("/ready" in line for line in server.seen()) and time.monotonic() < end:
+                talk(port, b"GET /ready HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+            time.sleep(0.1)
+            server.seen()
+            canary = Canary(port)
+            for kind, verdict, wire in corpus():
+                if kind == "req" and verdict != "partial":
+                    yield f"{server.name}, {verdict}: {wire[:120]!r}", judge_real(port, server, verdict, wire)
+            canary.end()
+            yield f"{server.name}, the canary's {canary.asked} requests", str(canary.wrong[:3]) if canary.wrong or canary.asked < 50 else None
+        names = {server.name for server in running}
+        print(f"real servers: {', '.join(sorted(names))}", flush=True)
+        if len(names) < 2:
+            yield "real servers", f"only {names} can be had here"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", default=os.environ.get("RUTTER") or str(run.ROOT / "target" / "debug" / "rutter"))
@@ -333,6 +411,10 @@ def main():
                     passed, failed = passed + (not why), failed + bool(why)
                     if why:
                         print(f"FAIL {hops}, {case}: {why[:500]}", flush=True)
+            for case, why in real_cases(work, two):
+                passed, failed = passed + (not why), failed + bool(why)
+                if why:
+                    print(f"FAIL {case}: {why[:500]}", flush=True)
             if child.poll() is not None:
                 failed += 1
                 print(f"FAIL the program ended with {child.returncode}")

@@ -866,19 +866,26 @@ impl<'a> Attempts<'a> {
             return (failed(error), true);
         }
         match error {
-            AttemptError::Broken { unsent, error } => (
-                Failed {
-                    error: RouteError::Closed {
-                        endpoint,
-                        error,
-                        path,
-                        id,
-                        unsent,
+            AttemptError::Broken { unsent, error } => {
+                let stats = &self.client.stats;
+                match unsent {
+                    true => stats.broken_unsent.incr(),
+                    false => stats.broken_sent.incr(),
+                }
+                (
+                    Failed {
+                        error: RouteError::Closed {
+                            endpoint,
+                            error,
+                            path,
+                            id,
+                            unsent,
+                        },
+                        again: unsent,
                     },
-                    again: unsent,
-                },
-                true,
-            ),
+                    true,
+                )
+            }
             AttemptError::BadResponse(error) => (
                 failed(RouteError::BadResponse {
                     endpoint,
@@ -1117,6 +1124,8 @@ impl<'a> Attempts<'a> {
             None => Reframe::of(framing, job.client_http10, method),
         };
         match reframe {
+            // Of a HEAD the chunks are told, too, and HTTP/1.0 does not know any.
+            Reframe::Same if job.client_http10 => _ = response.remove("Transfer-Encoding"),
             Reframe::Same | Reframe::Wrap => {}
             Reframe::Unchunk => _ = response.remove("Transfer-Encoding"),
             Reframe::Chunk => response.append(b"Transfer-Encoding", b"chunked"),

@@ -148,8 +148,8 @@ pub enum RouteError {
     )]
     PlainToTls,
     /// RT-E131
-    #[error("{endpoint} closed the connection before its response{}\nservice name: {path}\nclient name: {id}",
-        error.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
+    #[error("{endpoint} closed the connection before its response{}: the request was {}\nservice name: {path}\nclient name: {id}",
+        error.as_ref().map(|error| format!(": {error}")).unwrap_or_default(), if *unsent { "not sent" } else { "maybe sent" })]
     Closed {
         /// The endpoint.
         endpoint: SocketAddr,

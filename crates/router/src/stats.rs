@@ -159,6 +159,9 @@ pub(crate) struct ClientStats {
     pub(crate) timed_out: Cell,
     pub(crate) untrusted: Cell,
     pub(crate) unconnected: Cell,
+    /// Connections that broke before an answer: the request was surely not sent, or it may have been.
+    pub(crate) broken_unsent: Cell,
+    pub(crate) broken_sent: Cell,
     pub(crate) adds: Cell,
     pub(crate) removes: Cell,
     pub(crate) updates: Cell,
@@ -184,6 +187,8 @@ impl Default for ClientStats {
             timed_out: Cell::new(),
             untrusted: Cell::new(),
             unconnected: Cell::new(),
+            broken_unsent: Cell::new(),
+            broken_sent: Cell::new(),
             adds: Cell::new(),
             removes: Cell::new(),
             updates: Cell::new(),
@@ -222,6 +227,13 @@ impl Source for ClientStats {
             ("error", &self.unconnected),
         ] {
             out.ours("rutter_connects_total", &[("result", result)], cell.get());
+        }
+        for (sent, cell) in [("no", &self.broken_unsent), ("maybe", &self.broken_sent)] {
+            out.ours(
+                "rutter_broken_attempts_total",
+                &[("sent", sent)],
+                cell.get(),
+            );
         }
         for (name, cell) in [
             ("connects", &self.connects),

@@ -175,6 +175,12 @@ pub const FAMILIES: &[Family] = &[
         "Open connections: from clients (label server) and to endpoints (label client).",
     ),
     family(
+        "rutter_broken_attempts_total",
+        Counter,
+        &["router", "client", "sent"],
+        "Attempts whose connection broke before an answer. sent is no (surely not processed) or maybe; what was repeated counts, too.",
+    ),
+    family(
         "rutter_tunnels",
         Gauge,
         &["router", "server"],
