@@ -324,6 +324,69 @@ mod tests {
     }
 
     #[test]
+    fn a_windowed_success_rate_forgets_by_time_and_not_by_requests() {
+        let policy = Accrual::SuccessRateWindowed {
+            rate: 0.5,
+            window: Duration::from_secs(10),
+            backoff: Backoff::Constant(Duration::from_secs(1)),
+        };
+        let start = Instant::now();
+        let health = Health::new(start);
+        let at = |ms| start + Duration::from_millis(ms);
+        for n in 0..100 {
+            assert_eq!(health.success(&policy, false, at(n * 100)), Change::None);
+        }
+        // A burst of failures within a moment weighs as much as that moment.
+        for _ in 0..50 {
+            assert_eq!(health.failure(&policy, false, at(10_010)), Change::None);
+        }
+        // ln 2 of the window halves what was good before.
+        let ejected =
+            (1..200).find(|n| health.failure(&policy, false, at(10_010 + n * 100)) != Change::None);
+        let after_s = ejected.unwrap() as f64 / 10.0;
+        assert!((6.0..8.0).contains(&after_s), "{after_s}");
+    }
+
+    #[test]
+    fn decorrelated_jitter_stays_between_its_limits_and_grows_to_three_times_the_last() {
+        let (min, max) = (Duration::from_millis(100), Duration::from_secs(3));
+        let backoff = Backoff::Jittered { min, max };
+        fastrand::seed(5);
+        let mut waits = Waits::default();
+        let mut last = min;
+        let mut longest = Duration::ZERO;
+        for _ in 0..200 {
+            let wait = waits.next(&backoff);
+            assert!(
+                wait >= min && wait <= max.min(last * 3),
+                "{wait:?} after {last:?}"
+            );
+            last = wait;
+            longest = longest.max(wait);
+        }
+        assert!(longest > Duration::from_secs(1), "{longest:?}");
+    }
+
+    #[test]
+    fn fail_fast_needs_one_failure_and_its_probe_brings_it_back() {
+        let now = Instant::now();
+        let health = Health::new(now);
+        let wait = match health.failure(&Accrual::fail_fast(), false, now) {
+            Change::Removed(wait) => wait,
+            other => panic!("{other:?}"),
+        };
+        assert!(wait <= Duration::from_secs(1) && wait >= Duration::from_millis(500));
+        let later = now + Duration::from_secs(2);
+        let probe = health.begin(later);
+        assert!(probe);
+        // The endpoint's own policy says nothing of it.
+        assert_eq!(
+            health.success(&Accrual::None, probe, later),
+            Change::Revived
+        );
+    }
+
+    #[test]
     fn equal_jitter_doubles_up_to_its_longest() {
         let backoff = Backoff::accrual();
         let mut waits = Waits::default();

@@ -113,9 +113,28 @@ pub(crate) trait Candidate {
 pub(crate) struct Picker {
     kind: Balancer,
     rng: fastrand::Rng,
-    /// Sums of weights, only when they differ.
-    weights: Option<Box<[f64]>>,
+    /// The same on all workers of a router, and another one on each router: which endpoints an aperture begins with.
+    order: u64,
+    /// Endpoints of one weight each, as Finagle's TrafficDistributor: a class is drawn by the weight of all its members,
+    /// and one of them by the balancer. Nearly always one.
+    classes: Vec<Class>,
+}
+
+/// Endpoints of the same weight, and what their balancer remembers.
+#[derive(Debug)]
+struct Class {
+    /// Their places in the list; `None`: all, in its order.
+    members: Option<Box<[usize]>>,
+    /// The weights of this class and all before it.
+    sum: f64,
+    /// Of roundRobin.
     next: usize,
+    aperture: Aperture,
+}
+
+/// How many of a class's members are in use, and what that follows.
+#[derive(Clone, Copy, Debug)]
+struct Aperture {
     width: f64,
     smooth: f64,
     smooth_at: Instant,
@@ -123,35 +142,55 @@ pub(crate) struct Picker {
 
 /// Candidates that are drawn before one that is ejected is taken all the same, as Finagle's `maxEffort`.
 const MAX_EFFORT: usize = 5;
+/// What an endpoint costs that has not answered yet: more than any other one.
+const UNKNOWN: f64 = 1e15;
 
 impl Picker {
-    pub(crate) fn new(kind: Balancer, seed: u64, now: Instant) -> Self {
+    /// `seed` is for this picker's dice, `order` the same for all pickers of a bound name in this process.
+    pub(crate) fn new(kind: Balancer, seed: u64, order: u64, now: Instant) -> Self {
         Self {
             kind,
             rng: fastrand::Rng::with_seed(seed),
-            weights: None,
-            next: seed as usize,
-            width: 1.0,
-            smooth: 0.0,
-            smooth_at: now,
+            order,
+            classes: vec![Class {
+                members: None,
+                sum: 1.0,
+                next: seed as usize,
+                aperture: Aperture {
+                    width: 1.0,
+                    smooth: 0.0,
+                    smooth_at: now,
+                },
+            }],
         }
     }
 
     /// The endpoints changed.
     pub(crate) fn update(&mut self, endpoints: &[Endpoint]) {
-        let differ = endpoints
-            .windows(2)
-            .any(|two| two[0].weight != two[1].weight);
+        let old = &self.classes[0];
+        let (next, aperture) = (old.next, old.aperture);
+        let by_weight = weights(endpoints);
         let mut sum = 0.0;
-        self.weights = differ.then(|| {
-            endpoints
-                .iter()
-                .map(|endpoint| {
-                    sum += endpoint.weight.max(0.0);
-                    sum
-                })
-                .collect()
-        });
+        self.classes = by_weight
+            .iter()
+            .map(|weight| {
+                let is_in =
+                    |at: &usize| weight.is_none_or(|weight| endpoints[*at].weight == weight);
+                let mut members: Vec<usize> = (0..endpoints.len()).filter(is_in).collect();
+                sum += weight.unwrap_or(1.0) * members.len() as f64;
+                let ordered = matches!(self.kind, Balancer::Aperture { .. });
+                if ordered {
+                    members.sort_by_key(|&at| mixed(self.order, endpoints[at].addr));
+                }
+                let members = (ordered || weight.is_some()).then(|| members.into());
+                Class {
+                    members,
+                    sum,
+                    next,
+                    aperture,
+                }
+            })
+            .collect();
     }
 
     /// The index of an endpoint for the next request; `None` only when there is none. Ejected endpoints are passed
@@ -189,22 +228,47 @@ impl Picker {
     }
 
     fn draw<C: Candidate>(&mut self, among: &[C], now: Instant, at_us: u64) -> usize {
-        let load = |index: usize| f64::from(among[index].shared().load());
-        match self.kind.clone() {
-            Balancer::P2c => self.better_of_two(among.len(), load),
-            Balancer::Ewma { decay } => self.better_of_two(among.len(), |index| {
-                (load(index) + 1.0) * among[index].shared().latency(at_us, decay).max(1.0)
+        let class = match self.classes.len() {
+            1 => &mut self.classes[0],
+            classes => {
+                let all = self.classes[classes - 1].sum;
+                let at = self.rng.f64() * all;
+                let class = self.classes.partition_point(|class| class.sum <= at);
+                &mut self.classes[class.min(classes - 1)]
+            }
+        };
+        let Class {
+            members,
+            next,
+            aperture,
+            ..
+        } = class;
+        let members = members.as_deref();
+        let count = members.map_or(among.len(), <[usize]>::len);
+        // A list that has just become shorter comes with an update at once.
+        let place = |n: usize| members.map_or(n, |members| members[n]).min(among.len() - 1);
+        let load = |n: usize| f64::from(among[place(n)].shared().load());
+        let rng = &mut self.rng;
+        let drawn = match self.kind {
+            Balancer::P2c => better_of_two(rng, count, load),
+            Balancer::Ewma { decay } => better_of_two(rng, count, |n| {
+                let latency = among[place(n)].shared().latency(at_us, decay);
+                match latency < 1.0 && load(n) > 0.0 {
+                    // Nothing is known of it, and it has been asked: its answer is waited for.
+                    true => UNKNOWN + load(n),
+                    false => (load(n) + 1.0) * latency.max(1.0),
+                }
             }),
             Balancer::Heap => {
-                let start = self.rng.usize(..among.len());
-                (0..among.len())
-                    .map(|n| (start + n) % among.len())
+                let start = rng.usize(..count);
+                (0..count)
+                    .map(|n| (start + n) % count)
                     .min_by(|&a, &b| load(a).total_cmp(&load(b)))
                     .unwrap_or(0)
             }
             Balancer::RoundRobin => {
-                self.next = self.next.wrapping_add(1);
-                self.next % among.len()
+                *next = next.wrapping_add(1);
+                *next % count
             }
             Balancer::Aperture {
                 min,
@@ -212,71 +276,84 @@ impl Picker {
                 high,
                 smooth,
             } => {
-                self.adjust(among, min, low, high, smooth, now);
-                self.better_of_two((self.width as usize).clamp(1, among.len()), load)
+                let total = (0..count).map(load).sum::<f64>();
+                let limits = (min.max(1), count.max(min.max(1)));
+                aperture.adjust(total, (low, high), smooth, limits, now);
+                better_of_two(rng, (aperture.width as usize).clamp(1, count), load)
             }
-        }
+        };
+        place(drawn)
     }
+}
 
-    /// Widens or narrows the aperture by the smoothed load of an endpoint in it.
-    fn adjust<C: Candidate>(
+impl Aperture {
+    /// Another request: wider by one when the smoothed load of an endpoint in it is high, narrower by one when it is low.
+    fn adjust(
         &mut self,
-        among: &[C],
-        min: usize,
-        low: f64,
-        high: f64,
+        total: f64,
+        (low, high): (f64, f64),
         smooth: Duration,
+        (least, most): (usize, usize),
         now: Instant,
     ) {
-        let total: u32 = among.iter().map(|one| one.shared().load()).sum();
         let passed = now.saturating_duration_since(self.smooth_at).as_secs_f64();
         let share = 1.0 - (-passed / smooth.as_secs_f64().max(0.001)).exp();
-        self.smooth += (f64::from(total) + 1.0 - self.smooth) * share;
+        self.smooth += (total + 1.0 - self.smooth) * share;
         self.smooth_at = now;
-        let each = self.smooth / self.width;
-        if each > high {
-            self.width += 1.0;
-        } else if each < low {
-            self.width -= 1.0;
+        match self.smooth / self.width {
+            each if each > high => self.width += 1.0,
+            each if each < low => self.width -= 1.0,
+            _ => {}
         }
-        self.width = self
-            .width
-            .clamp(min.max(1) as f64, among.len().max(1) as f64);
+        self.width = self.width.clamp(least as f64, most as f64);
     }
+}
 
-    fn better_of_two(&mut self, among: usize, cost: impl Fn(usize) -> f64) -> usize {
-        let one = self.any(among);
-        if among == 1 {
-            return one;
-        }
-        let mut two = self.any(among);
-        if one == two {
-            two = (one + 1 + self.rng.usize(..among - 1)) % among;
-            if self.weights.is_some() {
-                // With weights, another draw in vain means that `one` outweighs the rest: it is taken.
-                return one;
-            }
-        }
-        if cost(two) < cost(one) { two } else { one }
+/// The different weights there are, without those that get nothing; `None` alone: they are all the same.
+fn weights(endpoints: &[Endpoint]) -> Vec<Option<f64>> {
+    let mut all: Vec<f64> = endpoints.iter().map(|one| one.weight).collect();
+    all.sort_by(f64::total_cmp);
+    all.dedup();
+    let some: Vec<_> = all.iter().copied().filter(|&weight| weight > 0.0).collect();
+    match all.len() {
+        0 | 1 => vec![None],
+        _ if some.is_empty() => vec![None],
+        _ => some.into_iter().map(Some).collect(),
     }
+}
 
-    fn any(&mut self, among: usize) -> usize {
-        match &self.weights {
-            Some(sums) if sums.len() >= among && sums[among - 1] > 0.0 => {
-                let at = self.rng.f64() * sums[among - 1];
-                sums[..among]
-                    .partition_point(|&sum| sum <= at)
-                    .min(among - 1)
-            }
-            _ => self.rng.usize(..among),
-        }
+/// An order of addresses that is another one for each `order`, and keeps while others come and go.
+fn mixed(order: u64, addr: SocketAddr) -> u64 {
+    use std::hash::BuildHasher;
+    foldhash::fast::FixedState::with_seed(order).hash_one(addr)
+}
+
+fn better_of_two(rng: &mut fastrand::Rng, among: usize, cost: impl Fn(usize) -> f64) -> usize {
+    let one = rng.usize(..among);
+    if among == 1 {
+        return one;
     }
+    let other = rng.usize(..among - 1);
+    let two = if other < one { other } else { other + 1 };
+    if cost(two) < cost(one) { two } else { one }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::settings::{Accrual, Backoff, EWMA_DECAY};
+
+    const P2C: Balancer = Balancer::P2c;
+    const EWMA: Balancer = Balancer::Ewma { decay: EWMA_DECAY };
+
+    fn aperture(min: usize) -> Balancer {
+        Balancer::Aperture {
+            min,
+            low: 0.5,
+            high: 2.0,
+            smooth: Duration::from_secs(5),
+        }
+    }
 
     struct One(Arc<Shared>, f64);
 
@@ -307,16 +384,17 @@ mod tests {
     }
 
     fn picker(kind: Balancer, among: &[One]) -> Picker {
-        let mut picker = Picker::new(kind, 7, Instant::now());
-        let endpoints: Vec<_> = among
-            .iter()
-            .map(|one| Endpoint {
-                weight: one.1,
-                ..Endpoint::new(one.0.addr)
-            })
-            .collect();
-        picker.update(&endpoints);
+        let mut picker = Picker::new(kind, 7, 7, Instant::now());
+        picker.update(&endpoints(among));
         picker
+    }
+
+    fn endpoints(among: &[One]) -> Vec<Endpoint> {
+        let endpoint = |one: &One| Endpoint {
+            weight: one.1,
+            ..Endpoint::new(one.0.addr)
+        };
+        among.iter().map(endpoint).collect()
     }
 
     #[test]
@@ -328,12 +406,197 @@ mod tests {
     }
 
     #[test]
-    fn weights_split_the_traffic() {
-        let among = some(&[1.0, 3.0]);
+    fn weights_split_the_traffic_whatever_the_balancer() {
+        let among = some(&[1.0, 3.0, 1.0, 0.0]);
+        for kind in [P2C, EWMA, Balancer::Heap, Balancer::RoundRobin, aperture(4)] {
+            let got = counts(&mut picker(kind.clone(), &among), &among, 50_000);
+            // 1 : 3 : 1, within five standard deviations of a draw.
+            for (n, want) in got.iter().zip([10_000.0, 30_000.0, 10_000.0, 0.0]) {
+                assert!(
+                    (*n as f64 - want).abs() <= 550.0 * f64::from(want > 0.0),
+                    "{kind:?} {got:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn weights_that_are_all_zero_count_as_none() {
+        let among = some(&[0.0, 0.0]);
+        let got = counts(&mut picker(P2C, &among), &among, 1000);
+        assert!(got.iter().all(|&n| n > 400), "{got:?}");
+    }
+
+    #[test]
+    fn round_robin_takes_one_after_the_other() {
+        let among = some(&[1.0; 5]);
         let got = counts(&mut picker(Balancer::RoundRobin, &among), &among, 1000);
-        assert_eq!(got, [500, 500], "round robin has no weights");
-        let got = counts(&mut picker(Balancer::P2c, &among), &among, 40_000);
-        assert!(got[1] > got[0] * 2, "{got:?}");
+        assert_eq!(got, [200; 5]);
+    }
+
+    #[test]
+    fn p2c_keeps_even_the_worst_of_a_hundred_near_the_mean() {
+        // Requests that never end: what one endpoint gets is its load.
+        let among = some(&[1.0; 100]);
+        let mut picker = picker(P2C, &among);
+        let now = Instant::now();
+        for _ in 0..10_000 {
+            let at = picker.pick(&among, None, now, 1).unwrap();
+            among[at].0.enter(at % 2);
+        }
+        let most = among.iter().map(|one| one.0.load()).max().unwrap();
+        assert!(
+            (100..=106).contains(&most),
+            "random alone would be at 130: {most}"
+        );
+    }
+
+    /// Requests one after the other, some at once, on endpoints that take so long; how many each got.
+    fn simulated(kind: Balancer, takes_ms: &[u64], at_once: usize, requests: usize) -> Vec<usize> {
+        let among = some(&vec![1.0; takes_ms.len()]);
+        let mut picker = picker(kind, &among);
+        let (start, mut clock_us) = (Instant::now(), 1_000u64);
+        let mut counts = vec![0; among.len()];
+        let mut under_way: Vec<(u64, u64, usize)> = Vec::new();
+        for _ in 0..requests {
+            if under_way.len() == at_once {
+                under_way.sort_unstable();
+                let (ends, began, at) = under_way.remove(0);
+                clock_us = ends;
+                among[at].0.leave(0);
+                let took = Duration::from_micros(ends - began);
+                among[at].0.observe(0, took, clock_us, EWMA_DECAY);
+            }
+            let now = start + Duration::from_micros(clock_us);
+            let at = picker.pick(&among, None, now, clock_us).unwrap();
+            among[at].0.enter(0);
+            counts[at] += 1;
+            under_way.push((clock_us + takes_ms[at] * 1000, clock_us, at));
+        }
+        counts
+    }
+
+    #[test]
+    fn ewma_gives_the_faster_endpoints_more_than_p2c_does() {
+        let takes = [10, 10, 200];
+        let ewma = simulated(EWMA, &takes, 6, 30_000);
+        let p2c = simulated(P2C, &takes, 6, 30_000);
+        assert!(
+            ewma[2] * 20 < 30_000,
+            "the slow one gets less than 5 %: {ewma:?}"
+        );
+        assert!(ewma[2] * 2 < p2c[2], "{ewma:?} {p2c:?}");
+        assert!(ewma[2] > 0, "and is asked now and then: {ewma:?}");
+        let even = (ewma[0] as f64 / ewma[1] as f64 - 1.0).abs();
+        assert!(even < 0.5, "{ewma:?}");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_new_to_ewma_gets_one_request_first() {
+        let among = some(&[1.0; 2]);
+        among[0]
+            .0
+            .observe(0, Duration::from_millis(5), 1_000, EWMA_DECAY);
+        let mut picker = picker(EWMA, &among);
+        assert_eq!(
+            counts(&mut picker, &among, 10),
+            [0, 10],
+            "nothing is known of it"
+        );
+        among[1].0.enter(0);
+        assert_eq!(
+            counts(&mut picker, &among, 10),
+            [10, 0],
+            "until it has answered"
+        );
+    }
+
+    #[test]
+    fn an_aperture_grows_with_the_load_and_shrinks_without() {
+        let among = some(&[1.0; 20]);
+        let mut picker = picker(aperture(2), &among);
+        let start = Instant::now();
+        let mut used = |from_s: u64, load: u32| {
+            among
+                .iter()
+                .for_each(|one| (0..load).for_each(|_| one.0.enter(0)));
+            let mut used = std::collections::BTreeSet::new();
+            for n in 0..2000u64 {
+                let now = start + Duration::from_secs(from_s) + Duration::from_millis(n * 50);
+                let at = picker.pick(&among, None, now, 1).unwrap();
+                if n >= 1000 {
+                    used.insert(at);
+                }
+            }
+            among
+                .iter()
+                .for_each(|one| (0..load).for_each(|_| one.0.leave(0)));
+            used.len()
+        };
+        assert_eq!(used(0, 0), 2, "as few as `minAperture`");
+        assert_eq!(
+            used(1000, 3),
+            20,
+            "60 under way are 3 each: more than `highLoad` for all of them"
+        );
+        assert_eq!(used(2000, 0), 2, "and few again");
+    }
+
+    #[test]
+    fn apertures_of_two_routers_begin_with_other_endpoints_and_those_of_two_workers_with_the_same()
+    {
+        let among = some(&[1.0; 50]);
+        let first = |seed, order| {
+            let mut picker = Picker::new(aperture(1), seed, order, Instant::now());
+            picker.update(&endpoints(&among));
+            picker.pick(&among, None, Instant::now(), 1).unwrap()
+        };
+        assert_eq!(first(1, 7), first(2, 7));
+        let routers: std::collections::BTreeSet<_> = (0..50).map(|order| first(1, order)).collect();
+        assert!(routers.len() > 20, "{routers:?}");
+    }
+
+    #[test]
+    fn an_ejected_endpoint_gets_one_request_when_its_time_is_over_and_its_share_once_that_succeeds()
+    {
+        let policy = Accrual::Consecutive {
+            failures: 1,
+            backoff: Backoff::Constant(Duration::from_secs(5)),
+        };
+        for kind in [P2C, EWMA, Balancer::Heap, Balancer::RoundRobin, aperture(3)] {
+            let among = some(&[1.0; 3]);
+            let start = Instant::now();
+            let ejected = &among[1].0;
+            ejected.health.failure(&policy, false, start);
+            let mut picker = picker(kind.clone(), &among);
+            let mut got = |after: Duration, answer: Option<bool>| {
+                let now = start + after;
+                let mut probes = 0;
+                for _ in 0..300 {
+                    let at = picker.pick(&among, None, now, 1).unwrap();
+                    let health = &among[at].0.health;
+                    let probe = health.begin(now);
+                    probes += usize::from(at == 1);
+                    match answer {
+                        Some(true) => _ = health.success(&policy, probe, now),
+                        Some(false) if at == 1 => _ = health.failure(&policy, probe, now),
+                        _ => {}
+                    }
+                }
+                probes
+            };
+            assert_eq!(got(Duration::from_secs(4), None), 0, "{kind:?}");
+            assert_eq!(
+                got(Duration::from_secs(6), Some(false)),
+                1,
+                "one probe, {kind:?}"
+            );
+            assert_eq!(got(Duration::from_secs(7), None), 0, "out again, {kind:?}");
+            assert!(
+                got(Duration::from_secs(12), Some(true)) > 50,
+                "back, {kind:?}"
+            );
+        }
     }
 
     #[test]

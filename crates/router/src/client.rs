@@ -13,11 +13,13 @@ use dtab::Path;
 use naming::Addr;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Notify;
 
 use crate::balance::{Candidate, Picker, Shared};
 use crate::budget::{Budget, Deposits};
 use crate::io::{Blocks, Buffer, Io};
-use crate::settings::ClientSettings;
+use crate::pool::{NoPlace, Place, Places};
+use crate::settings::{BINDING_TIMEOUT, ClientSettings};
 use crate::stats::{ClientGauges, ClientStats};
 use crate::timer::Timer;
 use crate::tls::{self, ClientKeys, TlsCheck, TlsFailure};
@@ -31,6 +33,10 @@ pub(crate) struct ClientShared {
     pub(crate) gauges: ClientGauges,
     /// With `settings.tls`.
     keys: Option<Arc<ClientKeys>>,
+    /// Random, for all workers: see [`Picker::new`].
+    order: u64,
+    /// With `settings.pool_max`.
+    places: Mutex<HashMap<SocketAddr, Weak<Places>>>,
     endpoints: Mutex<HashMap<SocketAddr, Weak<Shared>>>,
     addr: Mutex<Addr>,
     workers: usize,
@@ -50,6 +56,8 @@ impl ClientShared {
             requeues,
             gauges: ClientGauges::default(),
             keys,
+            order: fastrand::u64(..),
+            places: Mutex::default(),
             endpoints: Mutex::default(),
             addr: Mutex::new(Addr::Pending),
             workers,
@@ -78,6 +86,18 @@ impl ClientShared {
         let new = Shared::new(addr, self.workers, Instant::now());
         endpoints.insert(addr, Arc::downgrade(&new));
         new
+    }
+
+    /// The places for connections to an endpoint, where their number is limited.
+    fn places(&self, addr: SocketAddr) -> Option<Arc<Places>> {
+        let mut all = lock(&self.places);
+        if let Some(known) = all.get(&addr).and_then(Weak::upgrade) {
+            return Some(known);
+        }
+        let new = Places::new(&self.settings)?;
+        all.retain(|_, known| known.strong_count() > 0);
+        all.insert(addr, Arc::downgrade(&new));
+        Some(new)
     }
 
     /// The address set as it was last published, for `/client_state.json`.
@@ -112,6 +132,10 @@ pub(crate) struct Endpoint {
     pub(crate) shared: Arc<Shared>,
     weight: f64,
     idle: RefCell<Vec<Upstream>>,
+    places: Option<Arc<Places>>,
+    /// Requests that wait here for a connection, and what tells them that one was put back.
+    waiting: Cell<u32>,
+    returned: Notify,
     /// Gone from the address set: what is under way ends, nothing is kept.
     removed: Cell<bool>,
 }
@@ -132,6 +156,8 @@ pub(crate) struct Upstream {
     made: Instant,
     idle_since: Instant,
     open: Open,
+    /// Where their number is limited.
+    _place: Option<Place>,
 }
 
 impl Upstream {
@@ -165,6 +191,28 @@ impl Drop for Open {
     }
 }
 
+/// What came of waiting for a place.
+enum Placed {
+    Place(Place),
+    Connection(Upstream),
+}
+
+/// Counts a request that waits on this worker.
+struct WaitingHere<'a>(&'a Cell<u32>);
+
+impl<'a> WaitingHere<'a> {
+    fn new(count: &'a Cell<u32>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for WaitingHere<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug)]
 pub(crate) enum ConnectError {
@@ -172,12 +220,17 @@ pub(crate) enum ConnectError {
     Timeout,
     /// There is a connection, but no TLS.
     Tls(TlsFailure),
+    /// There may be no further one.
+    NoPlace(NoPlace),
 }
 
 /// Bytes that are not acknowledged for so long end the connection: its machine is dead, or unreachable.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(6);
 /// A connection that is silent for so long is asked whether its machine still lives, and then each second.
 const SILENT: Duration = Duration::from_secs(5);
+
+/// Longest wait for a connection that others use, as Linkerd 1's `bindingTimeoutMs`, in which it includes this.
+const PLACE_TIME: Duration = BINDING_TIMEOUT;
 
 /// Longest wait for a handshake with an endpoint, behind the wait for its connection.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
@@ -197,7 +250,8 @@ fn watch_for_death(socket: &TcpSocket) -> io::Result<()> {
 impl Client {
     pub(crate) fn new(shared: Arc<ClientShared>, stats: Arc<ClientStats>, worker: usize) -> Self {
         let seed = fastrand::u64(..);
-        let picker = Picker::new(shared.settings.balancer.clone(), seed, Instant::now());
+        let kind = shared.settings.balancer.clone();
+        let picker = Picker::new(kind, seed, shared.order, Instant::now());
         Self {
             shared,
             stats,
@@ -234,6 +288,9 @@ impl Client {
                         |known| Arc::clone(&known.shared),
                     ),
                     weight: endpoint.weight,
+                    places: self.shared.places(endpoint.addr),
+                    waiting: Cell::new(0),
+                    returned: Notify::new(),
                     idle: RefCell::new(known.map(|known| known.idle.take()).unwrap_or_default()),
                     removed: Cell::new(false),
                 }),
@@ -281,11 +338,12 @@ impl Client {
         let settings = &self.shared.settings;
         // The last one that was put back: the others may grow old and be closed.
         while let Some(mut upstream) = endpoint.idle.borrow_mut().pop() {
+            let kept = endpoint.idle.borrow().len() < self.kept();
             let old = settings
                 .session_life
                 .is_some_and(|life| now.duration_since(upstream.made) > life);
             if !old
-                && now.duration_since(upstream.idle_since) < settings.pool_idle
+                && (kept || now.duration_since(upstream.idle_since) < settings.pool_idle)
                 && upstream.io.is_quiet()
             {
                 upstream.buffer = blocks.take();
@@ -296,7 +354,8 @@ impl Client {
         None
     }
 
-    /// A new connection. `timer` is armed for it. Cancel safe.
+    /// A connection for a request, a new one unless one is put back while it waits for its place. `timer` is armed for it.
+    /// Cancel safe.
     pub(crate) async fn connect(
         &self,
         endpoint: &Endpoint,
@@ -304,6 +363,19 @@ impl Client {
         timer: &Timer,
         deadline: Option<Instant>,
     ) -> Result<Upstream, ConnectError> {
+        let place = match &endpoint.places {
+            None => None,
+            Some(places) => match places.take() {
+                Some(place) => Some(place),
+                None => {
+                    let waited = self.wait_for_place(endpoint, places, blocks, timer, deadline);
+                    match Box::pin(waited).await? {
+                        Placed::Place(place) => Some(place),
+                        Placed::Connection(upstream) => return Ok(upstream),
+                    }
+                }
+            },
+        };
         let began = Instant::now();
         let limit = began + self.shared.settings.connect_timeout;
         timer.arm(deadline.map_or(limit, |deadline| deadline.min(limit)));
@@ -344,6 +416,7 @@ impl Client {
                     made: began,
                     idle_since: began,
                     open: Open(Arc::clone(&self.stats)),
+                    _place: place,
                 })
             }
             Err(error) => {
@@ -352,6 +425,38 @@ impl Client {
                 Err(error)
             }
         }
+    }
+
+    /// Waits until there may be a further connection, or one is put back on this worker.
+    async fn wait_for_place(
+        &self,
+        endpoint: &Endpoint,
+        places: &Places,
+        blocks: &Blocks,
+        timer: &Timer,
+        deadline: Option<Instant>,
+    ) -> Result<Placed, ConnectError> {
+        // Those that idle were not wanted.
+        endpoint.idle.borrow_mut().clear();
+        let _counted = places.wait().map_err(ConnectError::NoPlace)?;
+        let _here = WaitingHere::new(&endpoint.waiting);
+        let limit = Instant::now() + PLACE_TIME;
+        timer.arm(deadline.map_or(limit, |deadline| deadline.min(limit)));
+        let mut next = std::pin::pin!(places.next());
+        let result = loop {
+            tokio::select! {
+                biased;
+                () = endpoint.returned.notified() => {
+                    if let Some(upstream) = self.reuse(endpoint, blocks, Instant::now()) {
+                        break Ok(Placed::Connection(upstream));
+                    }
+                }
+                place = &mut next => break Ok(Placed::Place(place)),
+                () = timer.expired() => break Err(ConnectError::NoPlace(places.late())),
+            }
+        };
+        timer.disarm();
+        result
     }
 
     /// Goes through the handshake with an endpoint, within its own time.
@@ -386,25 +491,51 @@ impl Client {
     pub(crate) fn put_back(&self, endpoint: &Endpoint, mut upstream: Upstream, now: Instant) {
         debug_assert!(upstream.buffer.is_empty());
         upstream.buffer = Buffer::default();
-        if !endpoint.removed.get() {
-            upstream.idle_since = now;
-            endpoint.idle.borrow_mut().push(upstream);
+        if endpoint.removed.get() {
+            return;
+        }
+        upstream.idle_since = now;
+        match &endpoint.places {
+            None => endpoint.idle.borrow_mut().push(upstream),
+            Some(places) => {
+                let alone = self.shared.workers == 1;
+                if endpoint.waiting.get() > 0 {
+                    endpoint.idle.borrow_mut().push(upstream);
+                    endpoint.returned.notify_one();
+                } else if alone || !(places.is_waited_for() || places.is_full()) {
+                    endpoint.idle.borrow_mut().push(upstream);
+                }
+            }
         }
     }
 
     /// Closes pooled connections that are too old, or that the endpoint closed. Every second or so.
     pub(crate) fn sweep(&self, now: Instant) {
         let settings = &self.shared.settings;
-        let min = settings.pool_min as usize;
+        let min = self.kept();
         for endpoint in self.endpoints.borrow().iter() {
             let mut idle = endpoint.idle.borrow_mut();
             idle.retain_mut(|one| one.io.is_quiet());
+            if endpoint
+                .places
+                .as_ref()
+                .is_some_and(|places| places.is_waited_for())
+            {
+                // Somebody on another worker has more use for their places.
+                idle.clear();
+            }
             let fresh = |one: &Upstream| now.duration_since(one.idle_since) < settings.pool_idle;
             // The oldest stand first.
             let stale = idle.iter().take_while(|one| !fresh(one)).count();
             let over = stale.min(idle.len().saturating_sub(min));
             idle.drain(..over);
         }
+    }
+
+    /// How many connections to an endpoint this worker keeps, however long they idle: its share of `minSize`.
+    fn kept(&self) -> usize {
+        let workers = self.shared.workers.max(1);
+        (self.shared.settings.pool_min as usize).div_ceil(workers)
     }
 
     /// The worker this client belongs to.

@@ -26,7 +26,7 @@ use crate::http1::{
 use crate::identify::{identify_head, without_segments};
 use crate::respond::{self, Answering, RouteError};
 use crate::routes::{Branch, Local, Route, To, Tree, choose};
-use crate::settings::Balancer;
+use crate::settings::{Accrual, Balancer};
 use crate::tls::{TlsCheck, TlsFailure};
 use crate::tunnel::{self, Tunnel, Wish};
 use crate::wrap::Wrapper;
@@ -659,9 +659,14 @@ impl<'a> Attempts<'a> {
             {
                 Ok(up) => up,
                 Err(error) => {
-                    self.judge(&mut load, false, attempt.began.elapsed());
+                    let crowded = matches!(error, ConnectError::NoPlace(_));
+                    if !crowded {
+                        // That many requests are under way to it is no fault of the endpoint.
+                        self.judge_connect(&mut load, attempt.began.elapsed());
+                    }
                     // A handshake that takes too long has taken the time of further ones.
-                    let again = !matches!(&error, ConnectError::Tls(failure) if failure.check == TlsCheck::Slow);
+                    let slow = matches!(&error, ConnectError::Tls(failure) if failure.check == TlsCheck::Slow);
+                    let again = !crowded && !slow;
                     let error = self.connect_error(error, addr);
                     return Err((Failed { error, again }, endpoint));
                 }
@@ -783,15 +788,28 @@ impl<'a> Attempts<'a> {
         })
     }
 
+    /// Tells ejection that there was no connection: with `failFast` once is enough.
+    fn judge_connect(&self, load: &mut Load, waited: Duration) {
+        let settings = &self.client.shared.settings;
+        match settings.fail_fast {
+            true => self.judge_by(&Accrual::fail_fast(), load, false, waited),
+            false => self.judge(load, false, waited),
+        }
+    }
+
     /// Tells balancer and ejection how the attempt went.
     fn judge(&self, load: &mut Load, success: bool, waited: Duration) {
+        self.judge_by(&self.client.shared.settings.accrual, load, success, waited);
+    }
+
+    fn judge_by(&self, policy: &Accrual, load: &mut Load, success: bool, waited: Duration) {
         load.judged = true;
         let now = Instant::now();
         let settings = &self.client.shared.settings;
         let health = &load.endpoint.health;
         let change = match success {
-            true => health.success(&settings.accrual, load.probe, now),
-            false => health.failure(&settings.accrual, load.probe, now),
+            true => health.success(policy, load.probe, now),
+            false => health.failure(policy, load.probe, now),
         };
         if let Balancer::Ewma { decay } = settings.balancer {
             load.endpoint
@@ -818,6 +836,12 @@ impl<'a> Attempts<'a> {
             ConnectError::Refused(error) => RouteError::Refused {
                 endpoint,
                 error,
+                path,
+                id,
+            },
+            ConnectError::NoPlace(why) => RouteError::NoPlace {
+                endpoint,
+                why,
                 path,
                 id,
             },

@@ -25,6 +25,7 @@ mod handle;
 pub mod http1;
 mod identify;
 mod io;
+mod pool;
 mod respond;
 mod router;
 mod routes;
@@ -39,6 +40,7 @@ mod worker;
 mod wrap;
 
 pub use identify::{Identified, NotIdentified, identify_head};
+pub use pool::NoPlace;
 pub use respond::RouteError;
 pub use router::{ClientState, Reporting, Router};
 pub use server::{DataPlane, Drained, Kept, Prepared, StartError, Swapped};

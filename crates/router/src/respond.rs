@@ -11,6 +11,7 @@ use crate::http1::{
     BodyError, HeadError, RequestHead, Version, write_response, write_response_head,
 };
 use crate::identify::NotIdentified;
+use crate::pool::NoPlace;
 use crate::tls::TlsFailure;
 
 /// Why a request was not answered by its service.
@@ -176,6 +177,18 @@ pub enum RouteError {
         /// The bound name.
         id: Path,
     },
+    /// RT-E135
+    #[error("no connection to {endpoint}: {why}\nservice name: {path}\nclient name: {id}")]
+    NoPlace {
+        /// The endpoint.
+        endpoint: SocketAddr,
+        /// Which limit.
+        why: NoPlace,
+        /// The name.
+        path: Path,
+        /// The bound name.
+        id: Path,
+    },
     /// RT-E134
     #[error("no TLS with {endpoint}: {failure}\nservice name: {path}\nclient name: {id}")]
     Tls {
@@ -224,6 +237,7 @@ impl RouteError {
             Self::Closed { .. } => Code::E131,
             Self::BadResponse { .. } => Code::E133,
             Self::Tls { .. } => Code::E134,
+            Self::NoPlace { .. } => Code::E135,
             Self::Noted { error, .. } => error.code(),
         }
     }

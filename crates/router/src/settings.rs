@@ -349,6 +349,8 @@ pub struct ClientSettings {
     pub pool_min: u32,
     /// Connections to an endpoint at once.
     pub pool_max: u32,
+    /// Requests that wait for a connection to an endpoint at once, when there may be no further one.
+    pub pool_waiters: u32,
     /// An unused pooled connection is closed after this. Ours is 4 s (below common servers' keep-alive) where Linkerd 1 has none.
     pub pool_idle: Duration,
     /// A pooled connection is not used any more when older.
@@ -406,6 +408,7 @@ impl PerPath<ClientPart> {
             fail_fast: all.fail_fast.unwrap_or(false),
             pool_min: all.pool_min.unwrap_or(0),
             pool_max: all.pool_max.unwrap_or(u32::MAX),
+            pool_waiters: all.pool_waiters.unwrap_or(u32::MAX),
             pool_idle,
             session_life: all.session_life,
             connect_timeout: all.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
@@ -544,6 +547,19 @@ impl Default for Accrual {
         Self::Consecutive {
             failures: ACCRUAL_FAILURES,
             backoff: Backoff::accrual(),
+        }
+    }
+}
+
+impl Accrual {
+    /// What a failed connect counts as with `failFast`, as Finagle's: out at once, for 1 s, then longer, at most 32 s.
+    pub(crate) fn fail_fast() -> Self {
+        Self::Consecutive {
+            failures: 1,
+            backoff: Backoff::EqualJittered {
+                start: Duration::from_secs(1),
+                max: Duration::from_secs(32),
+            },
         }
     }
 }

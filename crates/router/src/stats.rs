@@ -208,6 +208,7 @@ impl ClientStats {
         match error {
             ConnectError::Timeout => &self.timed_out,
             ConnectError::Tls(_) => &self.untrusted,
+            ConnectError::NoPlace(_) => &self.unconnected,
             ConnectError::Refused(error) => match error.kind() {
                 ErrorKind::ConnectionRefused => &self.refused,
                 ErrorKind::TimedOut => &self.timed_out,

@@ -209,6 +209,12 @@ catalogue! {
     fix "Correct `client.tls` (`commonName`, `trustCertsBundle`, `clientAuth`) or renew the certificate.";
     see "`rutter_errors_total{code=\"RT-E134\"}`, `rutter_connects_total{result=\"tls\"}`.";
 
+    E135 "all connections are in use" [502];
+    "The configuration limits the connections to an endpoint (`hostConnectionPool.maxSize`), all of them carry a request, and either as many requests as `maxWaiters` allows wait for one already, or none became free in time (10 s, or the request's own time). The request was not sent.";
+    causes "the service is slow, so that each connection is held for longer", "more requests at once than the limits were made for", "`maxSize` was copied from somewhere and is too small";
+    fix "Look at the service's latency first. If it is as it should be, raise `maxSize`: a connection carries one request at a time.";
+    see "`rutter_errors_total{code=\"RT-E135\"}`; `rutter_connections` of the client stands at the limit.";
+
     E140 "internal error" [];
     "Something in rutter itself went wrong. This is a defect of ours. The connection was closed without an answer; the log has the place.";
     causes "a bug";
