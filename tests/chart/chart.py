@@ -33,6 +33,8 @@ class Set:
 
 def sets():
     made = [Set(path.stem) for path in sorted((HERE / "values").glob("*.yaml"))]
+    presets = {f"preset-{name}": CHART / f"values-{name}.yaml" for name in ("dev", "ha", "openshift")}
+    made = [dataclasses.replace(one, before=("-f", str(presets[one.name]))) if one.name in presets else one for one in made]
     linkerd1 = {"linkerd1-written": (), "linkerd1-pasted": ("--set-file", f"rawConfig={WALKTHROUGH}")}
     return [one if one.name not in linkerd1 else
             Set(one.name, "default", "l5d", ("-f", str(LINKERD1), *linkerd1[one.name])) for one in made]
