@@ -18,6 +18,8 @@ mod config;
 mod curl;
 mod delegate;
 mod explain;
+mod namerctl;
+mod namerd;
 mod offline;
 mod proxy_env;
 mod run;
@@ -35,6 +37,8 @@ pub enum Exit {
     Usage = 2,
     /// There is no such thing.
     NotFound = 3,
+    /// Somebody changed it first.
+    Conflict = 4,
     /// Nobody answers at the address.
     Unreachable = 5,
     /// What was waited for did not come.
@@ -65,16 +69,18 @@ ASK
   explain     what does code RT-… mean?
 RUN
   run         the router (also: rutter FILE, and `-` reads stdin)
+  namerd      the store of dtabs
   demo        two nodes on this machine, everything in it
 CHANGE
+  namerctl    read and change the dtabs of a store
   proxy-env   add http_proxy to pod specs, or take it out
 ABOUT
   version     which version this is
   completion  a completion script for your shell
   help        help for a command
 
-Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 not found,
-5 nobody answers, 6 waited in vain, 70 a defect, 130 interrupted.";
+Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 not found, 4 changed by
+somebody else, 5 nobody answers, 6 waited in vain, 70 a defect, 130 interrupted.";
 
 /// A per-node HTTP router that names requests and follows dtabs, as Linkerd 1 did.
 #[derive(Parser, Debug)]
@@ -97,6 +103,11 @@ enum Command {
         after_help = "Examples:\n  rutter run config.yaml\n  rutter config.yaml\n  kubectl get cm l5d-config -o jsonpath='{.data.config\\.yaml}' | rutter -"
     )]
     Run(run::Args),
+    /// Run the store of dtabs
+    #[command(
+        after_help = "Examples:\n  rutter namerd namerd.yaml\n  rutter namerd --validate namerd.yaml"
+    )]
+    Namerd(namerd::Args),
     /// Is everything all right? Asks a running router, and looks a configuration over
     #[command(
         after_help = "Examples:\n  rutter check\n  rutter check --admin 10.1.2.3:9990 config.yaml\n  rutter check --pre --kubeconfig ~/.kube/config\n  rutter check -N mesh --proxy --probe hello\n  rutter check --only names -o short"
@@ -120,7 +131,7 @@ enum Command {
     /// Check, show or describe the configuration
     #[command(
         subcommand,
-        after_help = "Examples:\n  rutter config check config.yaml\n  rutter config show config.yaml\n  rutter config schema > rutter.schema.json"
+        after_help = "Examples:\n  rutter config check config.yaml\n  rutter config show config.yaml\n  rutter config schema > rutter.schema.json\n  rutter config convert linkerd.yaml > rutter.yaml"
     )]
     Config(config::Command),
     /// What does code RT-… mean?
@@ -136,6 +147,11 @@ enum Command {
         after_help = "Examples:\n  rutter proxy-env deployment.yaml | kubectl apply -f -\n  kubectl get deploy hello -o yaml | rutter proxy-env | kubectl apply -f -\n  rutter proxy-env --undo deployment.yaml > plain.yaml\n  helm template . | rutter proxy-env --service rutter.mesh --no-proxy .internal.example"
     )]
     ProxyEnv(proxy_env::Args),
+    /// Read and change the dtabs of a store, as Linkerd's namerctl (also by a symbolic link of that name)
+    #[command(
+        after_help = "Examples:\n  rutter namerctl dtab list\n  rutter namerctl dtab get default > default.dtab\n  rutter namerctl dtab update default default.dtab\n  rutter namerctl --base-url http://namerd:4180 dtab create default -"
+    )]
+    Namerctl(namerctl::Args),
     /// Which version this is
     Version,
     /// A completion script for your shell
@@ -296,6 +312,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Environm
 fn dispatch(command: Command, environment: Environment) -> anyhow::Result<Exit> {
     match command {
         Command::Run(args) => run::run(&args, environment),
+        Command::Namerd(args) => namerd::run(&args, environment),
+        Command::Namerctl(args) => namerctl::run(&args, &environment),
         Command::Check(args) => check::run(&args, environment),
         Command::Why(args) => why::run(&args, &environment),
         Command::Delegate(args) => delegate::run(&args, environment),
@@ -316,6 +334,9 @@ fn dispatch(command: Command, environment: Environment) -> anyhow::Result<Exit> 
 
 /// Linkerd 1's command line among ours: a file alone is run, and `-validate` has one dash.
 fn arrange(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.first().is_some_and(|program| namerctl::is_called(program)) {
+        arguments.insert(1, "namerctl".into());
+    }
     for argument in &mut arguments {
         if argument == "-validate" {
             *argument = "--validate".into();
@@ -425,6 +446,11 @@ pub(crate) fn load(file: &str, environment: &Environment) -> Result<crate::confi
     let name = if file == "-" { "stdin" } else { file };
     crate::config::load(name, &text, environment).map_err(|problems| {
         _ = write!(std::io::stderr().lock(), "{}", problems.render());
+        if crate::config::store::is_store(&text) {
+            complain(&format!(
+                "{name} is a store's file: `rutter namerd {file}` runs it"
+            ));
+        }
         Exit::No
     })
 }

@@ -17,8 +17,10 @@ use self::validate::Validator;
 use self::yaml::Node;
 
 mod client;
+pub mod convert;
 pub mod keys;
 pub mod lint;
+pub mod manifest;
 mod names;
 pub mod problem;
 mod read;
@@ -27,12 +29,13 @@ mod router_section;
 pub mod schema;
 pub mod settings;
 pub mod show;
+pub mod store;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod top;
 mod validate;
 pub mod yaml;
-mod tls;
 
 /// With the value `direct`, no namer and no transformer asks a `kubectl proxy` in the own pod: files of Linkerd 1 name one
 /// (`host: localhost`) that is not needed here.

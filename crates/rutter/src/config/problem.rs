@@ -38,6 +38,20 @@ pub struct Problem {
     pub place: Option<Place>,
     /// What to do.
     pub help: Option<String>,
+    /// How the file does without it.
+    pub remedy: Remedy,
+}
+
+/// How a file can do without what is not there, for `rutter config convert`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Remedy {
+    /// Somebody has to mend it.
+    #[default]
+    None,
+    /// Without the key.
+    WithoutKey,
+    /// Without the mapping that has the key.
+    WithoutPart,
 }
 
 /// A file's problems, in the order of the file.
@@ -83,6 +97,21 @@ impl Problems {
         self.add(Severity::Warning, key, Some(place), message.into(), help);
     }
 
+    /// Notes that the file asks for what is not there.
+    pub fn not_here(
+        &mut self,
+        key: &str,
+        place: Place,
+        message: String,
+        help: Option<String>,
+        remedy: Remedy,
+    ) {
+        self.error(key, place, message, help);
+        if let Some(last) = self.all.last_mut().filter(|last| last.key == key) {
+            last.remedy = remedy;
+        }
+    }
+
     fn add(
         &mut self,
         severity: Severity,
@@ -97,6 +126,7 @@ impl Problems {
             message,
             place,
             help,
+            remedy: Remedy::None,
         };
         if !self.all.contains(&problem) {
             self.all.push(problem);

@@ -7,7 +7,7 @@ use router::settings::RollPolicy;
 
 use super::Environment;
 use super::keys::{Effect, Key, Kinds, Section, Support, Ty};
-use super::problem::Problems;
+use super::problem::{Problems, Remedy};
 use super::yaml::{Entry, Node, Place, Value};
 use crate::near::nearest;
 
@@ -34,6 +34,14 @@ impl Validator<'_> {
                 }
                 Value::List(items) => self.items(items, *item, at),
                 _ => self.check(node, *item, at),
+            },
+            Ty::Named(item) => match &node.value {
+                Value::Map(entries) => {
+                    for entry in entries.iter() {
+                        self.check(&entry.node, *item, &join(at, &entry.key));
+                    }
+                }
+                _ => self.wrong(node, at, &wanted(ty)),
             },
             scalar => self.scalar(node, scalar, at),
         }
@@ -71,12 +79,9 @@ impl Validator<'_> {
         match key.effect {
             Effect::Refused(why) => {
                 let help = Some("see docs/linkerd1.md".into());
-                self.problems.error(
-                    path,
-                    entry.place,
-                    format!("`{}` is not supported: {why}", key.name),
-                    help,
-                );
+                let message = format!("`{}` is not supported: {why}", key.name);
+                self.problems
+                    .not_here(path, entry.place, message, help, Remedy::WithoutKey);
             }
             Effect::Ignored(why) => {
                 self.check(&entry.node, key.ty, path);
@@ -90,9 +95,13 @@ impl Validator<'_> {
     fn unknown(&mut self, entry: &Entry, section: &Section, path: &str, tags: &[&str]) {
         if let Some(now) = section.removed(&entry.key) {
             let message = format!("`{}` is not a key here any more", entry.key);
-            return self
-                .problems
-                .error(path, entry.place, message, Some(now.into()));
+            return self.problems.not_here(
+                path,
+                entry.place,
+                message,
+                Some(now.into()),
+                Remedy::WithoutKey,
+            );
         }
         let known: Vec<&str> = section
             .all_keys()
@@ -105,12 +114,9 @@ impl Validator<'_> {
             None if known.is_empty() => "there are no keys here".into(),
             None => format!("known keys here: {}", known.join(", ")),
         };
-        self.problems.error(
-            path,
-            entry.place,
-            format!("unknown key `{}`", entry.key),
-            Some(help),
-        );
+        let message = format!("unknown key `{}`", entry.key);
+        self.problems
+            .not_here(path, entry.place, message, Some(help), Remedy::WithoutKey);
     }
 
     fn missing(&mut self, node: &Node, at: &str, key: &str, about: &str) {
@@ -168,7 +174,8 @@ impl Validator<'_> {
             Some(Support::Yes(section)) => self.section(node, section, at, &[kinds.tag]),
             Some(Support::No(why)) => {
                 let message = format!("{id} is not supported: {why}; see docs/linkerd1.md");
-                self.problems.error(&path, place, message, None);
+                self.problems
+                    .not_here(&path, place, message, None, Remedy::WithoutPart);
             }
             None => {
                 let known: Vec<&str> = kinds.supported().map(|k| k.id).collect();
@@ -292,7 +299,16 @@ impl Validator<'_> {
                 format!("{text} is not a file"),
             ),
             (Ty::Text | Ty::File, _, Some(_)) => {}
-            (Ty::Port | Ty::Section(_) | Ty::Kinds(_) | Ty::List(_) | Ty::OneOrMany(_), _, _) => {
+            (
+                Ty::Port
+                | Ty::Section(_)
+                | Ty::Kinds(_)
+                | Ty::List(_)
+                | Ty::OneOrMany(_)
+                | Ty::Named(_),
+                _,
+                _,
+            ) => {
                 self.wrong(node, at, &wanted(ty));
             }
         }
@@ -375,6 +391,7 @@ pub(super) fn wanted(ty: Ty) -> String {
         Ty::Section(_) | Ty::Kinds(_) => "a mapping".into(),
         Ty::List(_) => "a list".into(),
         Ty::OneOrMany(_) => "a mapping or a list".into(),
+        Ty::Named(item) => format!("a mapping of names to {}", wanted(*item)),
     }
 }
 
