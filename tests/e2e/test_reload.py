@@ -159,6 +159,15 @@ class Change(unittest.TestCase):
         answer = runner.http_call(("127.0.0.1", more), {"host": "web", "timeout_ms": 5000})
         self.assertEqual(answer["body"], b"one")
 
+    def test_a_kubernetes_api_that_is_new_and_away_does_not_make_it_unready(self):
+        away = f"- {{kind: io.l5d.k8s, host: 127.0.0.1, port: {free_port()}}}\n"
+        self.router.change(self.router.text().replace("namers:\n", "namers:\n" + away))
+        name = until(lambda: next((name for name in self.router.readiness()[1] if name.startswith("kubernetes")), None), "the API is on /ready")
+        status, conditions = self.router.readiness()
+        self.assertEqual(status, 200, "it has served before")
+        self.assertIn("new with a changed configuration", conditions[name]["detail"])
+        self.assertEqual(self.body(), b"one")
+
     def test_what_needs_a_restart_is_said_by_its_key(self):
         self.router.change(self.router.text(admin=free_port()) + "workers: 1\n")
         for key in ("admin.port", "workers"):

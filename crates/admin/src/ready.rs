@@ -29,12 +29,23 @@ pub struct Condition {
 impl Readiness {
     /// Adds a condition that is not met yet; `waiting_for` says what is missing, for people.
     pub fn condition(&self, name: impl Into<String>, waiting_for: impl Into<String>) -> Condition {
-        let condition = Condition {
-            name: name.into(),
-            all: self.clone(),
-        };
+        let condition = self.named(name);
         condition.unmet(waiting_for);
         condition
+    }
+
+    /// Adds a condition that is met from the beginning: never, not even for a moment, is the process not ready for it.
+    pub fn condition_met(&self, name: impl Into<String>, detail: impl Into<String>) -> Condition {
+        let condition = self.named(name);
+        condition.met(detail);
+        condition
+    }
+
+    fn named(&self, name: impl Into<String>) -> Condition {
+        Condition {
+            name: name.into(),
+            all: self.clone(),
+        }
     }
 
     /// Whether every condition is met.

@@ -232,7 +232,7 @@ impl Node {
         }));
         let swapped = self.plane.swap(prepared).await;
         self.shelf.replace(shelf);
-        sources.report_readiness(&around.readiness, control);
+        sources.report_new(&around.readiness, control);
         routers.applied(&self.routers, heard);
         let changed = routers.changed(&self.routers);
         if let Some(reports) = new_reports {

@@ -310,14 +310,27 @@ impl Sources {
         watched.map(|one| one.cluster.clone()).collect()
     }
 
-    /// A node gets traffic once every API has answered one whole list.
+    /// A node that starts gets traffic once every API has answered one whole list.
     pub(super) fn report_readiness(&self, readiness: &Readiness, control: &Handle) {
+        self.report(readiness, control, Awaited::ByTheStart);
+    }
+
+    /// A node that serves is not taken out of traffic for an API that came with a changed configuration: all nodes would
+    /// be, at the same time.
+    pub(super) fn report_new(&self, readiness: &Readiness, control: &Handle) {
+        self.report(readiness, control, Awaited::ByNobody);
+    }
+
+    fn report(&self, readiness: &Readiness, control: &Handle, awaited: Awaited) {
         for watched in self.clusters.values() {
             let cluster = watched.cluster.clone();
             let report = || {
                 let name = format!("kubernetes {}", cluster.target());
-                let condition = readiness.condition(name, "no whole list of endpoints yet");
-                let task = control.spawn(follow(cluster, condition));
+                let condition = match awaited {
+                    Awaited::ByTheStart => readiness.condition(name, NO_LIST),
+                    Awaited::ByNobody => readiness.condition_met(name, NO_LIST),
+                };
+                let task = control.spawn(follow(cluster, condition, awaited));
                 AbortOnDrop(task.abort_handle())
             };
             watched.readiness.get_or_init(report);
@@ -325,8 +338,26 @@ impl Sources {
     }
 }
 
+/// Whether a node waits for an API's first list before it gets traffic.
+#[derive(Clone, Copy, Debug)]
+enum Awaited {
+    /// It has served nothing yet.
+    ByTheStart,
+    /// It serves, and the API is new.
+    ByNobody,
+}
+
+/// Before the first list.
+const NO_LIST: &str = "no whole list of endpoints yet";
+
 /// Reports whether a cluster is ready, for ever.
-async fn follow(cluster: Cluster, condition: Condition) {
+async fn follow(cluster: Cluster, condition: Condition, awaited: Awaited) {
+    let waits = |detail: String| match awaited {
+        Awaited::ByTheStart => condition.unmet(detail),
+        Awaited::ByNobody => {
+            condition.met(format!("new with a changed configuration; {detail}"));
+        }
+    };
     loop {
         match (cluster.ready(), cluster.trouble().join("; ")) {
             (true, trouble) if trouble.is_empty() && !cluster.confirmed() => {
@@ -334,10 +365,8 @@ async fn follow(cluster: Cluster, condition: Condition) {
             }
             (true, trouble) if trouble.is_empty() => condition.met("watching"),
             (true, trouble) => condition.met(format!("serving what is known; {trouble}")),
-            (false, trouble) if trouble.is_empty() => {
-                condition.unmet("no whole list of endpoints yet");
-            }
-            (false, trouble) => condition.unmet(trouble),
+            (false, trouble) if trouble.is_empty() => waits(NO_LIST.to_owned()),
+            (false, trouble) => waits(trouble),
         }
         tokio::time::sleep(READINESS).await;
     }

@@ -210,6 +210,19 @@ const FAULTS: &[Fault] = &[
             p["spec"]["containers"][0]["image"] = json!("rutter:0.2");
         });
     }),
+    (
+        "one tag, two images",
+        "RT-C029",
+        "different images of the same name",
+        |w| {
+            for (pod, id) in [("rutter-n1", "sha256:1"), ("rutter-n2", "sha256:2")] {
+                w.change("pods", pod, |p| {
+                    p["status"]["containerStatuses"] =
+                        json!([{"name": "rutter", "imageID": id, "state": {"running": {}}}]);
+                });
+            }
+        },
+    ),
     ("no hostPort", "RT-C030", "port 4140 has no hostPort", |w| {
         w.change("daemonsets", "rutter", |d| {
             d["spec"]["template"]["spec"]["containers"][0]["ports"][0]
@@ -515,7 +528,7 @@ const OF_THE_ROUTER: &[(&str, &str, &str, u16, &str)] = &[
         "a changed configuration was refused",
         "/metrics",
         200,
-        "rutter_config_reloads_total{result=\"rejected\"} 2\n",
+        "rutter_config_reloads_total{result=\"ok\"} 1\nrutter_config_last_reload_successful 0\n",
     ),
     (
         "RT-C040",

@@ -43,9 +43,9 @@ catalogue! {
 
     C007 "a changed configuration was refused" [];
     "The configuration file has been changed since the router started, and the change is not valid: the old configuration stays in force, and will be gone with the next restart.";
-    causes "a typing error in the ConfigMap", "a change that only a restart can bring (a listener's address)";
+    causes "a typing error in the ConfigMap", "a listener's port that another process has";
     fix "`rutter config check FILE` says what is wrong with the new one.";
-    see "`rutter_config_reloads_total{result=\"rejected\"}`; the router's log.";
+    see "`configuration` in `/ready`; `rutter_config_last_reload_successful`; the router's log.";
 
     C010 "the Kubernetes API cannot be reached" [];
     "No answer comes from the API server at the address that the configuration, the service account or the kubeconfig names. Routers keep serving what they knew; one that starts now knows nothing.";

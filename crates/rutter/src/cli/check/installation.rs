@@ -260,9 +260,10 @@ impl Installation {
         }
     }
 
-    /// RT-C029: one image, one revision of the template.
+    /// RT-C029: one image, by its name and as it runs, and one revision of the template.
     fn alike(&self, report: &mut Report) {
         let mut images: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        let mut running: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         let mut revisions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for pod in &self.pods {
             let node = text(&pod["spec"], "nodeName");
@@ -270,6 +271,15 @@ impl Installation {
                 .map(|c| text(c, "image"))
                 .collect();
             images.entry(all.join(" ")).or_default().push(node);
+            // A tag may have been pushed again between the pulls of two nodes. A pod that does not run has none yet.
+            let mut ids: Vec<&str> = list(&pod["status"], "containerStatuses")
+                .map(|c| text(c, "imageID"))
+                .filter(|id| !id.is_empty())
+                .collect();
+            ids.sort_unstable();
+            if ids.len() == all.len() {
+                running.entry(ids.join(" ")).or_default().push(node);
+            }
             let revision = text(&pod["metadata"]["labels"], "controller-revision-hash");
             revisions.entry(revision).or_default().push(node);
         }
@@ -286,6 +296,15 @@ impl Installation {
                 format!(
                     "routers are of different images: {}",
                     told(images.into_iter().collect())
+                ),
+            );
+        } else if running.len() > 1 {
+            report.warn(
+                Check::C029,
+                R,
+                format!(
+                    "routers run different images of the same name: {}",
+                    told(running.into_iter().collect())
                 ),
             );
         } else if revisions.len() > 1 {

@@ -56,7 +56,7 @@ pub(super) struct Running {
 
 /// Looks at a router that answers.
 pub(super) async fn look(client: &AdminClient, report: &mut Report) -> Running {
-    ready(client, report).await;
+    let configuration = ready(client, report).await;
     let config = running_configuration(client, report).await;
     if let Some(config) = &config {
         listeners(client, config, report).await;
@@ -73,7 +73,7 @@ pub(super) async fn look(client: &AdminClient, report: &mut Report) -> Running {
     };
     let page = String::from_utf8_lossy(&body).into_owned();
     watches(&page, report);
-    reloads(&page, report);
+    reloads(&page, configuration.as_deref(), report);
     descriptors(&page, report);
     let spans_arrive = match &config {
         Some(config) => super::traces::spans(&page, config, report).await,
@@ -85,14 +85,16 @@ pub(super) async fn look(client: &AdminClient, report: &mut Report) -> Running {
     }
 }
 
-async fn ready(client: &AdminClient, report: &mut Report) {
-    let Ok((status, body)) = client.get("/ready").await else {
-        return;
-    };
+/// Looks at what it waits for; what it says of its configuration, for [`reloads`].
+async fn ready(client: &AdminClient, report: &mut Report) -> Option<String> {
+    let (status, body) = client.get("/ready").await.ok()?;
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let conditions = body["conditions"].as_object().cloned().unwrap_or_default();
     for (name, state) in &conditions {
         let detail = state["detail"].as_str().unwrap_or_default();
+        if name == "configuration" && state["met"] == true {
+            continue;
+        }
         if state["met"] == true {
             report.ok(R, format!("{name}: {detail}"));
         } else {
@@ -106,6 +108,8 @@ async fn ready(client: &AdminClient, report: &mut Report) {
             format!("not ready: /ready answers {status}"),
         );
     }
+    let configuration = conditions.get("configuration")?["detail"].as_str()?;
+    Some(configuration.to_owned())
 }
 
 /// The configuration it runs with; only keys that were given, so that it reads as a file does.
@@ -204,27 +208,20 @@ fn watches(page: &str, report: &mut Report) {
     }
 }
 
-/// RT-C007: the last change of the file was refused when refusals are newer than what is in force.
-fn reloads(page: &str, report: &mut Report) {
-    let of = |result: &str| -> f64 {
-        samples(page, "rutter_config_reloads_total")
-            .filter(|(labels, _)| labels.contains(&format!("result=\"{result}\"")))
-            .map(|(_, n)| n)
-            .sum()
-    };
-    let pending = samples(page, "rutter_config_pending")
-        .map(|(_, n)| n)
-        .sum::<f64>()
-        > 0.0;
-    let (rejected, taken) = (of("rejected"), of("ok"));
-    if pending || (rejected > 0.0 && taken == 0.0) {
+/// RT-C007: the file as it is now was refused. `/ready` says why, unless the router is older than that.
+fn reloads(page: &str, why: Option<&str>, report: &mut Report) {
+    let successful = samples(page, "rutter_config_last_reload_successful").map(|(_, n)| n);
+    if successful.min_by(f64::total_cmp) == Some(0.0) {
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
         report
             .warn(
                 Check::C007,
                 R,
-                format!("a changed configuration was refused ({rejected:.0} times)"),
+                format!("a changed configuration was refused{why}"),
             )
             .effect("the configuration from before stays in force until the router is restarted");
+    } else if let Some(why) = why {
+        report.ok(R, format!("configuration: {why}"));
     }
 }
 
