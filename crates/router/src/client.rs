@@ -337,7 +337,9 @@ impl Client {
     ) -> Option<Upstream> {
         let settings = &self.shared.settings;
         // The last one that was put back: the others may grow old and be closed.
-        while let Some(mut upstream) = endpoint.idle.borrow_mut().pop() {
+        loop {
+            let last = endpoint.idle.borrow_mut().pop();
+            let mut upstream = last?;
             let kept = endpoint.idle.borrow().len() < self.kept();
             let old = settings
                 .session_life
@@ -351,7 +353,6 @@ impl Client {
                 return Some(upstream);
             }
         }
-        None
     }
 
     /// A connection for a request, a new one unless one is put back while it waits for its place. `timer` is armed for it.
