@@ -159,7 +159,10 @@ fn is_common_name(own: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
     // The most specific one stands last.
     let last = one.subject().iter_common_name().last();
     let last = last.and_then(|last| last.as_str().ok());
-    !has_others && last.is_some_and(|text| matches_name(text, &name.to_str()))
+    let ServerName::DnsName(name) = name else {
+        return false;
+    };
+    !has_others && last.is_some_and(|text| matches_name(text, name.as_ref()))
 }
 
 /// As RFC 6125: without regard to case, a `*` stands for the whole first label.
@@ -169,5 +172,24 @@ fn matches_name(pattern: &str, name: &str) -> bool {
             .split_once('.')
             .is_some_and(|(_, tail)| tail.eq_ignore_ascii_case(rest)),
         None => pattern.eq_ignore_ascii_case(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_one_label_and_case_does_not_count() {
+        for (pattern, name, want) in [
+            ("web.test", "WEB.test", true),
+            ("*.test", "web.test", true),
+            ("*.test", "a.web.test", false),
+            ("*.test", "test", false),
+            ("web.test", "web.test.evil", false),
+            ("w*.test", "web.test", false),
+        ] {
+            assert_eq!(matches_name(pattern, name), want, "{pattern} {name}");
+        }
     }
 }
