@@ -115,6 +115,7 @@ fn telemeters_have_linkerds_defaults() {
         ("kind: io.l5d.tracelog, host: x", "unknown"),
         ("kind: io.l5d.tracelog, level: LOUD", "LOUD"),
         ("kind: io.l5d.statsd, port: \"8125\"", "8125"),
+        ("kind: io.l5d.prometheus, path: prom", "no path of a URL"),
         ("kind: io.l5d.statsd, gaugeIntervalMs: 0", "gaugeIntervalMs"),
         ("kind: io.l5d.recentRequests", "sampleRate"),
         ("kind: io.l5d.recentRequests, sampleRate: 1.1", "sampleRate"),
@@ -122,6 +123,74 @@ fn telemeters_have_linkerds_defaults() {
         let all = errors(&format!("{ROUTER}telemetry: [{{{keys}}}]\n"));
         assert!(all.len() == 1 && all[0].contains(want), "{keys}: {all:?}");
     }
+}
+
+#[test]
+fn namers_of_other_systems_have_linkerds_defaults() {
+    use naming::namers::consul::{Consistency, ConsulConfig, Health};
+    use settings::NamerSource;
+    let namer = |keys: &str| {
+        let text = format!("{ROUTER}namers: [{{{keys}}}]\n");
+        let config = load("config.yaml", &text, &pod()).unwrap().config;
+        config.namers[0].source.clone()
+    };
+    let default = ConsulConfig {
+        prefix: "/io.l5d.consul".parse().unwrap(),
+        host: "localhost".to_owned(),
+        port: 8500,
+        include_tag: false,
+        statuses: None,
+        token: None,
+        set_host: false,
+        consistency: Consistency::Default,
+        prefer_service_address: true,
+        weights: HashMap::new(),
+    };
+    assert_eq!(
+        namer("kind: io.l5d.consul"),
+        NamerSource::Consul(Box::new(default.clone()))
+    );
+    let checked = ConsulConfig {
+        prefix: "/c".parse().unwrap(),
+        statuses: Some(vec![Health::Passing]),
+        ..default
+    };
+    assert_eq!(
+        namer("kind: io.l5d.consul, useHealthCheck: true, prefix: /c"),
+        NamerSource::Consul(Box::new(checked))
+    );
+    assert_eq!(
+        namer(
+            "kind: io.l5d.dnssrv, dnsHosts: [10.0.0.1, '10.0.0.2:54', 'fd00::1', '[fd00::2]:55', 'dns.local:56', other]"
+        ),
+        NamerSource::DnsSrv {
+            refresh: Duration::from_secs(5),
+            servers: [
+                ("10.0.0.1", 53),
+                ("10.0.0.2", 54),
+                ("fd00::1", 53),
+                ("fd00::2", 55),
+                ("dns.local", 56),
+                ("other", 53),
+            ]
+            .map(|(host, port)| (host.into(), port))
+            .to_vec(),
+        }
+    );
+    for (keys, want) in [
+        ("kind: io.l5d.consul, setHost: true", "not supported"),
+        ("kind: io.l5d.consul, healthStatuses: [fine]", "fine"),
+        ("kind: io.l5d.consul, consistencyMode: odd", "odd"),
+        ("kind: io.l5d.consul, token: \"a\\nb\"", "cannot be sent"),
+        ("kind: io.l5d.consul, weights: [{tag: a}]", "weight"),
+        ("kind: io.l5d.dnssrv, dnsHosts: ['a b']", "no DNS server"),
+        ("kind: io.l5d.dnssrv, refreshIntervalMs: 5", "refreshIntervalSeconds"),
+    ] {
+        let all = errors(&format!("{ROUTER}namers: [{{{keys}}}]\n"));
+        assert!(all.len() == 1 && all[0].contains(want), "{keys}: {all:?}");
+    }
+    let all = errors("routers:\n- protocol: http\n  servers: [{port: 4140}]\n  interpreter: {kind: io.l5d.k8s.configMap, name: a}\n");
+    assert!(all.len() == 1 && all[0].contains("filename"), "{all:?}");
 }
 
 #[test]
@@ -312,8 +381,8 @@ fn each_mistake_is_told_with_its_place_and_the_way_out() {
             "5:10 namers[0].kind: unknown namer `io.l5d.nonesuch`",
         ),
         (
-            with("namers:\n- {kind: io.l5d.consul}\n"),
-            "5:10 namers[0].kind: io.l5d.consul is not supported: ",
+            with("namers:\n- {kind: io.l5d.marathon}\n"),
+            "5:10 namers[0].kind: io.l5d.marathon is not supported: ",
         ),
         (
             with("namers:\n- {kind: io.l5d.fs}\n"),

@@ -103,13 +103,7 @@ fn admin_addr(at: &At<'_>) -> SocketAddr {
 fn telemeter(at: &At<'_>) -> Option<TelemeterSettings> {
     at.get("experimental");
     Some(match at.tag("kind", "").as_str() {
-        "io.l5d.prometheus" => TelemeterSettings::Prometheus {
-            path: at
-                .get("path")
-                .text()
-                .unwrap_or_else(|| "/admin/metrics/prometheus".into()),
-            prefix: at.get("prefix").text().unwrap_or_default(),
-        },
+        "io.l5d.prometheus" => prometheus(at),
         "io.l5d.zipkin" => zipkin(at),
         "io.l5d.influxdb" => TelemeterSettings::Influxdb,
         "io.l5d.statsd" => TelemeterSettings::Statsd(statsd(at)),
@@ -150,6 +144,22 @@ fn zipkin(at: &At<'_>) -> TelemeterSettings {
         sample_rate: at.get("sampleRate").f64().unwrap_or(ZIPKIN_SAMPLE_RATE),
         transport,
         path: path.text(),
+    }
+}
+
+fn prometheus(at: &At<'_>) -> TelemeterSettings {
+    let path = at.get("path");
+    if let Some(text) = path.string().filter(|text| !is_http_path(text)) {
+        path.error(
+            format!("`{text}` is no path of a URL"),
+            "it begins with `/` and has no blanks in it, such as `/admin/metrics/prometheus`",
+        );
+    }
+    TelemeterSettings::Prometheus {
+        path: path
+            .text()
+            .unwrap_or_else(|| "/admin/metrics/prometheus".into()),
+        prefix: at.get("prefix").text().unwrap_or_default(),
     }
 }
 

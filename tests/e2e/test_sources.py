@@ -1,0 +1,112 @@
+"""Names from Consul, and a dtab from a ConfigMap, through the built program."""
+import http.server
+import json
+import threading
+import unittest
+
+from harness.router import Router, Server, answering, free_port, runner, until
+
+
+class Consul(http.server.ThreadingHTTPServer):
+    """Knows one service; a question with the present index waits."""
+
+    daemon_threads = True
+
+    def __init__(self, address):
+        self.changed = threading.Condition()
+        self.index, self.nodes, self.broken, self.asked = 7, self.node(address), False, []
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @staticmethod
+    def node(address):
+        host, port = address
+        return [{"Address": host, "ServiceAddress": "", "ServicePort": port, "ServiceTags": ["prod"]}]
+
+    def set(self, **changes):
+        with self.changed:
+            for name, value in changes.items():
+                setattr(self, name, value)
+            self.index += 1
+            self.changed.notify_all()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        consul = self.server
+        consul.asked.append((self.path, self.headers.get("X-Consul-Token")))
+        with consul.changed:
+            if f"index={consul.index}&" in self.path:
+                consul.changed.wait(20)
+            status = 500 if consul.broken else 200
+            body = json.dumps(consul.nodes if "/web?" in self.path else []).encode()
+            index = consul.index
+        self.send_response(status)
+        self.send_header("X-Consul-Index", str(index))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+class Sources(unittest.TestCase):
+    def server(self, body):
+        return self.enterContext(Server(answering(body)))
+
+    def body(self, router, host="web"):
+        return router.request(host)["body"]
+
+    def test_consul(self):
+        one, two = self.server(b"one"), self.server(b"two")
+        consul = Consul(one.address)
+        self.addCleanup(consul.server_close)
+        self.addCleanup(consul.shutdown)
+        namer = f"namers:\n- {{kind: io.l5d.consul, host: 127.0.0.1, port: {consul.server_port}, includeTag: true, token: secret, consistencyMode: stale}}\n"
+        dtab = "/svc => /#/io.l5d.fs; /svc => /#/io.l5d.consul/dc1/prod;"
+        names = {"other": [two.address]}
+        with Router(names=names, dtab=dtab, edit=lambda text: text.replace("namers:\n", namer)) as router:
+            self.assertEqual(self.body(router), b"one")
+            self.assertEqual(consul.asked[0], ("/v1/catalog/service/web?stale=true&dc=dc1&tag=prod", "secret"))
+            # What Consul does not know is looked for elsewhere.
+            self.assertEqual(self.body(router, "other"), b"two")
+            consul.set(nodes=Consul.node(two.address))
+            until(lambda: self.body(router) == b"two", "the other instance answers")
+            consul.set(broken=True, nodes=[])
+            state = lambda: json.loads(router.get_admin("/namer_state/io.l5d.consul.json")["body"])["/dc1/prod/web"]
+            until(lambda: state()["poll"]["error"], "Consul's failure shows")
+            self.assertEqual(self.body(router), b"two")
+            self.assertEqual(state()["state"]["value"]["addrs"][0]["port"], two.address[1])
+            consul.set(broken=False)
+            until(lambda: router.request()["status"] == 502, "the service has gone")
+
+    def test_a_dtab_in_a_config_map(self):
+        one, two = self.server(b"one"), self.server(b"two")
+        port = free_port()
+        kube = runner.K8s("127.0.0.1", port)
+        self.addCleanup(kube.close)
+
+        def put(data):
+            kube.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "dtabs", "namespace": "mesh"}, "data": data})
+
+        put({"live": "/svc/web => /#/io.l5d.fs/one;"})
+        interpreter = f"interpreter: {{kind: io.l5d.k8s.configMap, name: dtabs, filename: live, namespace: mesh, host: 127.0.0.1, port: {port}}}"
+        names = {"one": [one.address], "two": [two.address]}
+        with Router(interpreter, names=names, dtab="/x => /y;") as router:
+            self.assertEqual(self.body(router), b"one")
+            put({"live": "/svc/web => /#/io.l5d.fs/two;"})
+            until(lambda: self.body(router) == b"two", "the new dtab is in force")
+            put({"live": "/svc/web => ;"})
+            page = "/out/interpreter_state/io.l5d.k8s.configmap.json"
+            state = lambda: json.loads(router.get_admin(page)["body"])
+            until(lambda: state()["problem"], "the mistake shows")
+            self.assertEqual(self.body(router), b"two")
+            kube.remove(("/api/v1", "configmaps", "mesh", "dtabs"))
+            until(lambda: router.request()["status"] == 502, "without a ConfigMap the dtab is empty")
+
+
+if __name__ == "__main__":
+    unittest.main()
