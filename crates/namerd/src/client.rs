@@ -197,6 +197,10 @@ impl Interpreter for HttpInterpreter {
         None
     }
 
+    fn kind(&self) -> &str {
+        "io.l5d.namerd.http"
+    }
+
     fn state(&self) -> Value {
         self.shared.state()
     }

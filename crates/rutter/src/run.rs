@@ -3,13 +3,15 @@
 //!
 //! In order: [`sources`] makes namers, transformers and interpreters of the configuration, [`reports`] what tells about
 //! requests, [`routers`] the routers, [`pages`] the admin port; [`Node::start`] puts them together, and [`Node::reload`]
-//! does it again while requests go on, when [`reload`] finds that the file has changed.
+//! does it again while requests go on, when [`reload`] finds that the file has changed. [`store`] is the other process,
+//! `rutter namerd`.
 
 mod pages;
 mod reload;
 mod reports;
 mod routers;
 mod sources;
+pub mod store;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -95,7 +95,22 @@ impl Api {
             Method::GET if query.watch() => {
                 Ok(self.watch_dtab(namespace, Form::accepted(request.headers())))
             }
-            Method::GET | Method::HEAD => self.get_dtab(namespace, request.headers()).await,
+            Method::GET => self.get_dtab(namespace, request.headers()).await,
+            Method::HEAD => {
+                // As Finagle: nothing of the body is told, and the connection closes.
+                let answered = self.get_dtab(namespace, request.headers()).await;
+                let (status, tag) = match answered {
+                    Ok(full) => (full.status(), full.headers().get(header::ETAG).cloned()),
+                    Err(refusal) => (refusal.status, None),
+                };
+                let mut response = answer::empty(status);
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+                if let Some(tag) = tag {
+                    response.headers_mut().insert(header::ETAG, tag);
+                }
+                Ok(response)
+            }
             Method::POST => self.post_dtab(request, namespace, peer).await,
             Method::PUT => self.put_dtab(request, namespace, peer).await,
             Method::DELETE => {

@@ -11,9 +11,9 @@ use super::{Exit, complain, load, say};
 use crate::config::Environment;
 
 /// Threads of the control runtime: watches, admin pages, exporters. The data plane has its own.
-const CONTROL_THREADS: usize = 2;
+pub(super) const CONTROL_THREADS: usize = 2;
 /// What the control runtime still does when all is over (a file that is being read) may take this long to end.
-const CONTROL_END: Duration = Duration::from_millis(500);
+pub(super) const CONTROL_END: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args, environment: Environment) -> anyhow::Result<Exit>
 }
 
 /// Cancelled by the first SIGTERM or SIGINT; a second one ends the process at once.
-fn stop_on_signals() -> std::io::Result<CancellationToken> {
+pub(super) fn stop_on_signals() -> std::io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let (mut term, mut int) = (
         signal(SignalKind::terminate())?,

@@ -6,6 +6,7 @@
 pub mod names;
 pub mod report;
 pub mod router;
+pub mod store;
 pub mod top;
 
 /// What a value may be.
@@ -53,6 +54,8 @@ pub enum Ty {
     List(&'static Ty),
     /// A list, or one that stands for a list of one.
     OneOrMany(&'static Ty),
+    /// A mapping from names of one's own to values of one kind.
+    Named(&'static Ty),
 }
 
 /// A key of a section.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtab::Path;
+use namerd::client::ClientConfig;
+use namerd::store::Namespace;
 use naming::namers::ConsulConfig;
 use naming::namers::consul::{Consistency, Health};
 
@@ -17,6 +19,10 @@ use super::{At, Environment, Purpose};
 
 /// As Linkerd 1's: where `kubectl proxy` listens.
 const K8S_PORT: u16 = 8001;
+/// The first wait for a store that does not answer.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// The longest one.
+const STORE_RETRY_MAX: Duration = Duration::from_secs(30);
 /// As Linkerd 1's `io.l5d.consul`.
 const CONSUL_PORT: u16 = 8500;
 /// As Linkerd 1's `refreshIntervalSeconds`.
@@ -263,8 +269,46 @@ pub(super) fn interpreter(at: &At<'_>, environment: &Environment) -> Interpreter
         config_map: (kind == "io.l5d.k8s.configMap")
             .then(|| config_map(at, environment))
             .flatten(),
+        store: (kind == "io.l5d.namerd.http").then(|| store(at)).flatten(),
         transformers: transformers(&at.get("transformers"), environment),
     }
+}
+
+/// As Linkerd 1's keys; it waits from 5 s up to 10 min, too long for a store that is only restarted.
+fn store(at: &At<'_>) -> Option<ClientConfig> {
+    let retry = at.get("retry");
+    let seconds = |key: &str, default: Duration| retry.get(key).seconds().unwrap_or(default);
+    let base = seconds("baseSeconds", STORE_RETRY);
+    let max = seconds("maxSeconds", STORE_RETRY_MAX);
+    if base > max {
+        retry.error(
+            "`baseSeconds` must not be more than `maxSeconds`",
+            format!("found {} and {}", base.as_secs(), max.as_secs()),
+        );
+    }
+    let namespace = at.get("namespace");
+    let name = namespace.text().unwrap_or_else(|| "default".into());
+    if let Err(error) = Namespace::new(&name) {
+        namespace.error(error.to_string(), "such as `default`");
+    }
+    let dst = at.get("dst");
+    let path = dst.name()?;
+    let segments: Vec<_> = path.segments().iter().map(|one| one.as_str()).collect();
+    if let [Some("$"), Some("inet"), Some(host), Some(port)] = segments[..]
+        && let Ok(port) = port.parse()
+    {
+        return Some(ClientConfig {
+            host: host.into(),
+            port,
+            namespace: name,
+            retry: (base, max),
+        });
+    }
+    dst.error(
+        "`dst` must be `/$/inet/HOST/PORT`: a store is not found through namers in this version",
+        "such as `/$/inet/namerd.default.svc.cluster.local/4180`",
+    );
+    None
 }
 
 fn config_map(at: &At<'_>, environment: &Environment) -> Option<ConfigMapSettings> {

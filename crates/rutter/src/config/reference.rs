@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{Effect, Key, Kinds, Section, Support, Ty, top};
+use super::keys::{Effect, Key, Kinds, Section, Support, Ty, store, top};
 use super::validate::wanted;
 
 /// All keys, a table for each section.
@@ -11,6 +11,9 @@ pub fn markdown() -> String {
     let mut out = String::new();
     let mut done = Done::default();
     done.section(&top::FILE, &mut out);
+    // What the store's file shares with a router's stands above already.
+    out.push_str("## The store's file\n\n");
+    done.section(&store::FILE, &mut out);
     out
 }
 
@@ -52,7 +55,7 @@ impl Done {
         match ty {
             Ty::Section(section) => self.section(section, out),
             Ty::Kinds(kinds) => self.kinds(kinds, out),
-            Ty::List(item) | Ty::OneOrMany(item) => self.below(*item, out),
+            Ty::List(item) | Ty::OneOrMany(item) | Ty::Named(item) => self.below(*item, out),
             _ => {}
         }
     }

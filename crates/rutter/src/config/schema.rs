@@ -80,6 +80,7 @@ fn ty(of: Ty) -> Value {
         Ty::Section(s) => section(s, None),
         Ty::Kinds(k) => kinds(k),
         Ty::List(item) => json!({ "type": "array", "items": ty(*item) }),
+        Ty::Named(item) => json!({ "type": "object", "additionalProperties": ty(*item) }),
         Ty::OneOrMany(item) => {
             json!({ "anyOf": [ty(*item), { "type": "array", "minItems": 1, "items": ty(*item) }] })
         }

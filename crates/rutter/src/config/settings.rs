@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtab::{Dtab, Path};
+use namerd::client::ClientConfig;
 use naming::PathMatcher;
 use naming::namers::ConsulConfig;
 use router::settings::RouterSettings;
@@ -195,6 +196,8 @@ pub struct InterpreterSettings {
     pub dtab_file: Option<PathBuf>,
     /// `io.l5d.k8s.configMap`: a dtab in front of the router's own.
     pub config_map: Option<ConfigMapSettings>,
+    /// `io.l5d.namerd.http`: a store that binds.
+    pub store: Option<ClientConfig>,
     /// In order.
     pub transformers: Vec<TransformerSettings>,
 }

@@ -55,7 +55,7 @@ pub(super) fn file(at: &At<'_>, environment: &Environment) -> Option<Config> {
     port_clashes(&items, &at.get("admin"));
     at.get("usage");
     Some(Config {
-        admin: admin(&at.get("admin")),
+        admin: admin(&at.get("admin"), ADMIN_PORT),
         namers,
         telemetry: at
             .get("telemetry")
@@ -70,7 +70,7 @@ pub(super) fn file(at: &At<'_>, environment: &Environment) -> Option<Config> {
     })
 }
 
-fn admin(at: &At<'_>) -> AdminSettings {
+pub(super) fn admin(at: &At<'_>, port: u16) -> AdminSettings {
     let security = at.get("security");
     let list = |key: &str| {
         security
@@ -81,7 +81,7 @@ fn admin(at: &At<'_>) -> AdminSettings {
             .collect()
     };
     AdminSettings {
-        addr: admin_addr(at),
+        addr: admin_addr(at, port),
         shutdown_grace: at.get("shutdownGraceMs").millis().unwrap_or(SHUTDOWN_GRACE),
         security: SecuritySettings {
             ui: security.get("uiEnabled").bool().unwrap_or(true),
@@ -93,10 +93,10 @@ fn admin(at: &At<'_>) -> AdminSettings {
     }
 }
 
-fn admin_addr(at: &At<'_>) -> SocketAddr {
+fn admin_addr(at: &At<'_>, port: u16) -> SocketAddr {
     SocketAddr::new(
         at.get("ip").ip().unwrap_or(LOOPBACK),
-        at.get("port").u16().unwrap_or(ADMIN_PORT),
+        at.get("port").u16().unwrap_or(port),
     )
 }
 
@@ -209,7 +209,7 @@ fn label_clashes(routers: &[At<'_>]) {
 
 fn port_clashes(routers: &[At<'_>], admin: &At<'_>) {
     let mut seen: Vec<(SocketAddr, String)> =
-        vec![(admin_addr(admin), "the admin port".to_owned())];
+        vec![(admin_addr(admin, ADMIN_PORT), "the admin port".to_owned())];
     for server in routers.iter().flat_map(|r| r.get("servers").items()) {
         let addr = router_section::server_addr(&server);
         if addr.port() == 0 {
@@ -231,7 +231,7 @@ fn port_clashes(routers: &[At<'_>], admin: &At<'_>) {
 }
 
 /// The same port on different addresses is fine, unless one of them stands for all.
-fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+pub(super) fn clash(a: SocketAddr, b: SocketAddr) -> bool {
     let all = |ip: IpAddr| ip.is_unspecified();
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || all(a.ip()) || all(b.ip()))
 }

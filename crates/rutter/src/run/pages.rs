@@ -8,7 +8,7 @@ use admin::{
     RequestRow, RequestsView, RouterInfo, Security,
 };
 use dtab::{Dtab, Path};
-use naming::{Namer, Reads};
+use naming::{Delegation, Namer, Reads};
 use router::Router;
 use serde_json::{Map, Value, json};
 use telemetry::log::LogHandle;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::Identity;
 use super::reports::Reports;
 use super::sources::Sources;
-use crate::config::settings::Config;
+use crate::config::settings::{Config, SecuritySettings};
 
 /// Everything that has a page.
 pub(super) struct Shown<'a> {
@@ -48,19 +48,7 @@ pub(super) fn shelf(shown: &Shown<'_>) -> anyhow::Result<Admin> {
         readiness,
         ..
     } = *shown;
-    let security = &config.admin.security;
-    let lists = |list: &[Arc<str>]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let (white, black) = (lists(&security.whitelist), lists(&security.blacklist));
-    let security = Security {
-        ui: security.ui,
-        control: security.control,
-        diagnostics: security.diagnostics,
-        ..Security::default()
-    }
-    .with_lists(
-        white.iter().map(String::as_str),
-        black.iter().map(String::as_str),
-    )?;
+    let security = security(&config.admin.security)?;
     let version = env!("CARGO_PKG_VERSION");
     let stop = shown.stop.clone();
     let mut admin = Admin::new(AdminConfig {
@@ -126,6 +114,18 @@ pub(super) fn shelf(shown: &Shown<'_>) -> anyhow::Result<Admin> {
     Ok(admin)
 }
 
+/// Which pages are served.
+pub(super) fn security(settings: &SecuritySettings) -> anyhow::Result<Security> {
+    let security = Security {
+        ui: settings.ui,
+        control: settings.control,
+        diagnostics: settings.diagnostics,
+        ..Security::default()
+    };
+    let (white, black) = (settings.whitelist.iter(), settings.blacklist.iter());
+    Ok(security.with_lists(white.map(AsRef::as_ref), black.map(AsRef::as_ref))?)
+}
+
 fn infos(
     config: &Config,
     routers: &[Arc<Router>],
@@ -159,7 +159,7 @@ fn infos(
 }
 
 /// A dtab with one dentry a line.
-fn pretty(dtab: &Dtab) -> String {
+pub(super) fn pretty(dtab: &Dtab) -> String {
     dtab.entries()
         .iter()
         .map(|dentry| format!("{} => {} ;\n", dentry.prefix, dentry.dst))
@@ -177,28 +177,38 @@ fn delegate(
             .or(routers.first())
             .cloned();
         Box::pin(async move {
-            let bad = |text: &str, error: &dtab::ParseError| BadText {
-                message: error.to_string(),
-                report: error.report(text).to_string(),
-            };
-            let dtab = Dtab::read(&request.dtab)
-                .map_err(|error| DelegateError::Dtab(bad(&request.dtab, &error)))?;
-            let path = Path::read(&request.path)
-                .map_err(|error| DelegateError::Path(bad(&request.path, &error)))?;
             let unable = || DelegateError::Unable(request.namespace.clone());
             let interpreter = router.as_ref().ok_or_else(unable)?.names().interpreter();
-            // The dtab that is asked with stands for the router's own, as in Linkerd 1; its page sends the whole.
-            loop {
-                let mut reads = Reads::new();
-                let delegation = interpreter
-                    .delegate(&dtab, &Dtab::empty(), &path, &mut reads)
-                    .ok_or_else(unable)?;
-                if delegation.pending().is_none() {
-                    return Ok(delegation.to_json());
-                }
-                reads.changed().await;
-            }
+            explained(&request, |dtab, path, reads| {
+                interpreter.delegate(dtab, &Dtab::empty(), path, reads)
+            })
+            .await
         })
+    }
+}
+
+/// The delegation that is asked for, once all of it is known. The dtab that is asked with stands for the router's own,
+/// as in Linkerd 1; its page sends the whole.
+pub(super) async fn explained(
+    request: &DelegateRequest,
+    delegate: impl Fn(&Dtab, &Path, &mut Reads) -> Option<Delegation>,
+) -> Result<Value, DelegateError> {
+    let bad = |text: &str, error: &dtab::ParseError| BadText {
+        message: error.to_string(),
+        report: error.report(text).to_string(),
+    };
+    let dtab = Dtab::read(&request.dtab)
+        .map_err(|error| DelegateError::Dtab(bad(&request.dtab, &error)))?;
+    let path = Path::read(&request.path)
+        .map_err(|error| DelegateError::Path(bad(&request.path, &error)))?;
+    loop {
+        let mut reads = Reads::new();
+        let delegation = delegate(&dtab, &path, &mut reads)
+            .ok_or_else(|| DelegateError::Unable(request.namespace.clone()))?;
+        if delegation.pending().is_none() {
+            return Ok(delegation.to_json());
+        }
+        reads.changed().await;
     }
 }
 
@@ -222,7 +232,7 @@ fn bound_names(namers: Vec<Arc<dyn Namer>>) -> impl Fn() -> Vec<String> + Send +
     }
 }
 
-fn namer_state(
+pub(super) fn namer_state(
     namers: Vec<Arc<dyn Namer>>,
 ) -> impl Fn(&str) -> Option<Value> + Send + Sync + 'static {
     move |prefix| {

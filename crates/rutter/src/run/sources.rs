@@ -8,6 +8,7 @@ use std::time::Duration;
 use admin::{Condition, Readiness};
 use anyhow::Context as _;
 use k8s::{ApiTarget, Cluster, ClusterConfig, ConfigMapConfig};
+use namerd::client::HttpInterpreter;
 use naming::namers::{
     ConsulNamer, Dns, DnsSrvConfig, DnsSrvNamer, FsNamer, RewriteNamer, SystemNamer,
 };
@@ -270,12 +271,13 @@ impl Sources {
         settings: &InterpreterSettings,
         control: &Handle,
     ) -> anyhow::Result<Arc<dyn Interpreter>> {
-        let mounted = self
-            .namers
-            .iter()
-            .map(|(_, (namer, transformers))| Mounted::new(namer.clone(), transformers.clone()));
         let transformers = self.transformers(&settings.transformers)?;
-        let default = DefaultInterpreter::new(mounted.collect(), self.system.clone(), transformers);
+        if let Some(store) = &settings.store {
+            let system = self.system.clone();
+            let asking = HttpInterpreter::new(store.clone(), system, transformers, control);
+            return Ok(Arc::new(asking));
+        }
+        let default = self.local(transformers);
         if let Some(map) = &settings.config_map {
             let config = ConfigMapConfig {
                 target: target(&map.api),
@@ -296,6 +298,15 @@ impl Sources {
                 })?,
             ),
         })
+    }
+
+    /// What binds with the configured namers, and then transforms.
+    pub(super) fn local(&self, transformers: Vec<Arc<dyn Transformer>>) -> DefaultInterpreter {
+        let mounted = self
+            .namers
+            .iter()
+            .map(|(_, (namer, transformers))| Mounted::new(namer.clone(), transformers.clone()));
+        DefaultInterpreter::new(mounted.collect(), self.system.clone(), transformers)
     }
 
     /// The namers, in the order in which they are asked.

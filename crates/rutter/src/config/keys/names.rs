@@ -3,7 +3,7 @@
 use super::{Effect, Key, Kinds, Section, Ty, kind, refused};
 
 const ZK: &str = "ZooKeeper is not read by routers";
-const STORE: &str = "a router that asks a dtab store is not in this version; use kind `default` with `dtab:`, or `io.l5d.fs`";
+const STORE: &str = "not in this version; use `io.l5d.namerd.http` with the port of the store's interface io.l5d.httpController (4180)";
 
 /// `namers[]`.
 pub static NAMERS: Kinds = Kinds {
@@ -286,7 +286,11 @@ pub static INTERPRETERS: Kinds = Kinds {
             &INTERPRETER_FS,
             "The same with a dtab from a file that is watched, in front of the router's own.",
         ),
-        refused("io.l5d.namerd.http", STORE),
+        kind(
+            "io.l5d.namerd.http",
+            &INTERPRETER_NAMERD_HTTP,
+            "Asks a store's HTTP API (`rutter namerd`, or Linkerd's namerd), which binds with its dtab and its namers.",
+        ),
         refused("io.l5d.namerd", STORE),
         refused("io.l5d.mesh", STORE),
         kind(
@@ -360,6 +364,32 @@ static INTERPRETER_CONFIG_MAP: Section = Section {
     removed: &[],
 };
 
+static INTERPRETER_NAMERD_HTTP: Section = Section {
+    title: "io.l5d.namerd.http",
+    keys: &[
+        Key::required(
+            "dst",
+            Ty::Path,
+            "Where the store is: `/$/inet/HOST/PORT`, with the port of its HTTP API, such as `/$/inet/namerd.default.svc/4180`.",
+        ),
+        Key::new("namespace", Ty::Text, "default", "The namespace whose dtab counts. The router's own `dtab` and the request's are put behind it."),
+        Key::new("retry", Ty::Section(&RETRY), "", "How patiently a store that does not answer is asked again."),
+        Key::new("tls", Ty::Section(&super::router::CLIENT_TLS), "none", "TLS towards the store.").but(
+            Effect::Refused("the store is asked by plain HTTP only; without TLS the way would be open where you expect it closed"),
+        ),
+    ],
+    also: &[&INTERPRETER],
+    removed: &[],
+};
+static RETRY: Section = Section {
+    title: "retry of io.l5d.namerd.http",
+    keys: &[
+        Key::new("baseSeconds", Ty::Count(1, 86_400), "1", "The first wait."),
+        Key::new("maxSeconds", Ty::Count(1, 86_400), "30", "The longest one."),
+    ],
+    also: &[],
+    removed: &[],
+};
 
 /// `transformers[]`.
 pub static TRANSFORMERS: Kinds = Kinds {

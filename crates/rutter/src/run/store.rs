@@ -1,0 +1,266 @@
+//! `rutter namerd`: the wiring of the store. Storage, namers, the HTTP API, the admin port.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use admin::{
+    Admin, AdminConfig, BoxFuture, Condition, DelegateError, DelegateRequest, DtabRow, Instance,
+    Readiness, RouterInfo,
+};
+use anyhow::Context as _;
+use namerd::store::{Change, FileStore, MemoryStore, Observed, Origin, Store};
+use namerd::{Api, ApiListener, Names};
+use naming::Reads;
+use serde_json::Value;
+use telemetry::log::LogHandle;
+use telemetry::metrics::Registry;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::pages;
+use super::sources::Sources;
+use crate::config::Environment;
+use crate::config::settings::Config;
+use crate::config::store::{StorageSettings, StoreConfig};
+
+/// Runs the store until `stop`, then ends its streams and finishes its requests.
+pub async fn run(
+    config: StoreConfig,
+    environment: &Environment,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let levels = environment.variables.get(telemetry::log::VARIABLE);
+    let log = telemetry::log::init(telemetry::log::Format::Auto, levels.map(String::as_str))
+        .context("the log cannot be set up")?;
+    // Only the first of several in a process gets the recorder; they share it.
+    _ = telemetry::metrics::control::install();
+    tokio::spawn(telemetry::metrics::control::run_upkeep());
+    let instance = Instance {
+        program: "rutter namerd".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        node: environment
+            .node_name
+            .as_deref()
+            .unwrap_or_default()
+            .to_owned(),
+        pod: environment
+            .pod_ip
+            .map(|ip| ip.to_string())
+            .unwrap_or_default(),
+    };
+    let store = StoreProcess::start(config, instance, Some(log), stop.clone()).await?;
+    tracing::info!(admin = %store.admin_addr(), "initialized");
+    stop.cancelled().await;
+    tracing::info!("ending: streams end, requests under way are answered");
+    store.drain().await
+}
+
+/// A running store.
+pub struct StoreProcess {
+    config: StoreConfig,
+    admin: SocketAddr,
+    http: Vec<SocketAddr>,
+    serving: Condition,
+    /// Ends the API.
+    stop_http: CancellationToken,
+    listeners: TaskTracker,
+    stop_admin: CancellationToken,
+    /// Namers and their watches.
+    _sources: Sources,
+}
+
+impl StoreProcess {
+    /// Starts everything on the current runtime. `stop` is what `/admin/shutdown` cancels.
+    pub async fn start(
+        config: StoreConfig,
+        instance: Instance,
+        log: Option<LogHandle>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let control = Handle::current();
+        let registry = Registry::new();
+        let readiness = Readiness::default();
+        let serving = readiness.condition("listeners", "the listeners are not open yet");
+        let store = open(&config.storage)?;
+        let sources = Sources::connect(&names_only(&config), None, &control, &registry).await?;
+        sources.report_readiness(&readiness, &control);
+        let names = Names::new(store.clone(), Arc::new(sources.local(Vec::new())));
+        let shelf = shelf(
+            &config, instance, &registry, &readiness, &store, &names, &sources, stop,
+        )?;
+        let shelf = match log {
+            Some(log) => shelf.logging(Arc::new(log)),
+            None => shelf,
+        };
+        let admin = shelf.bind().await?;
+        let admin_addr = admin.addr();
+
+        let stop_http = CancellationToken::new();
+        let listeners = TaskTracker::new();
+        let mut http = Vec::new();
+        for &addr in &config.http {
+            let listener = ApiListener::bind(addr)
+                .await
+                .with_context(|| format!("io.l5d.httpController cannot listen on {addr}"))?;
+            let addr = listener.addr();
+            tracing::info!(%addr, "serving dtabs to everybody who reaches this address: there is no authentication");
+            http.push(addr);
+            let api = Api::new(store.clone(), names.clone(), stop_http.clone());
+            listeners.spawn(listener.serve(api, stop_http.clone()));
+        }
+        listeners.close();
+        serving.met("open");
+        let stop_admin = CancellationToken::new();
+        let serve = admin.serve(stop_admin.clone());
+        control.spawn(async move {
+            if let Err(error) = serve.await {
+                tracing::error!(%error, "the admin port is gone");
+            }
+        });
+        Ok(Self {
+            config,
+            admin: admin_addr,
+            http,
+            serving,
+            stop_http,
+            listeners,
+            stop_admin,
+            _sources: sources,
+        })
+    }
+
+    /// Where its admin port is.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Where its HTTP API is.
+    pub fn http(&self) -> &[SocketAddr] {
+        &self.http
+    }
+
+    /// The API takes no connections any more, streams end, requests are answered, all within the grace time.
+    pub async fn drain(&self) -> anyhow::Result<()> {
+        self.serving.unmet("ending");
+        self.stop_http.cancel();
+        let grace = self.config.admin.shutdown_grace;
+        let ended = tokio::time::timeout(grace, self.listeners.wait()).await;
+        self.stop_admin.cancel();
+        ended.with_context(|| format!("some connections were still busy after {grace:?} (admin.shutdownGraceMs) and were cut"))
+    }
+}
+
+impl Drop for StoreProcess {
+    fn drop(&mut self) {
+        self.stop_http.cancel();
+        self.stop_admin.cancel();
+    }
+}
+
+fn open(settings: &StorageSettings) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match settings {
+        StorageSettings::File(path) => Arc::new(FileStore::open(path)?),
+        StorageSettings::Memory(namespaces) => {
+            let first = namespaces.iter().map(|(name, dtab)| {
+                let origin = Origin::now("the configuration", "");
+                (name.clone(), Change::of(dtab.clone(), origin))
+            });
+            Arc::new(MemoryStore::with(first))
+        }
+    })
+}
+
+/// What namers need of a router's configuration.
+fn names_only(config: &StoreConfig) -> Config {
+    Config {
+        admin: config.admin.clone(),
+        namers: config.namers.clone(),
+        telemetry: Vec::new(),
+        routers: Vec::new(),
+        workers: None,
+        state_dir: None,
+        given: Value::Null,
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "each owner gives its page, once")]
+fn shelf(
+    config: &StoreConfig,
+    instance: Instance,
+    registry: &Registry,
+    readiness: &Readiness,
+    store: &Arc<dyn Store>,
+    names: &Names,
+    sources: &Sources,
+    stop: CancellationToken,
+) -> anyhow::Result<Admin> {
+    let version = instance.version.clone();
+    let admin = Admin::new(AdminConfig {
+        ip: config.admin.addr.ip(),
+        port: config.admin.addr.port(),
+        security: pages::security(&config.admin.security)?,
+        instance,
+    });
+    Ok(admin
+        .dtabs(store.kind(), rows(store.clone()))
+        .delegator(namespaces(store.clone()), delegate(names.clone()))
+        .metrics(registry)
+        .readiness(readiness.clone())
+        .config_json(config.given.clone())
+        .server_info("rutter namerd", &version, "")
+        .shutdown(move || stop.cancel())
+        .namer_state(pages::namer_state(sources.namers())))
+}
+
+fn in_force(store: &Arc<dyn Store>) -> Vec<(String, Arc<namerd::store::Stored>)> {
+    let names = store.names().get();
+    let state = |name: &namerd::store::Namespace| match store.watch(name).read(&mut Reads::new()) {
+        Observed::Present(stored) => Some((name.to_string(), stored)),
+        Observed::Absent | Observed::Unknown(_) => None,
+    };
+    names.iter().filter_map(state).collect()
+}
+
+fn rows(store: Arc<dyn Store>) -> impl Fn() -> Vec<DtabRow> + Send + Sync + 'static {
+    move || {
+        let row = |(namespace, stored): (String, Arc<namerd::store::Stored>)| DtabRow {
+            link: namerd::api::encoded(&namespace),
+            namespace,
+            number: stored.record.number,
+            version: stored.record.version(),
+            rules: stored.dtab.len(),
+            author: stored.record.origin.author.to_string(),
+            note: stored.record.origin.note.to_string(),
+        };
+        in_force(&store).into_iter().map(row).collect()
+    }
+}
+
+/// The namespaces as the delegator's page knows routers.
+fn namespaces(store: Arc<dyn Store>) -> Arc<dyn Fn() -> Vec<RouterInfo> + Send + Sync> {
+    Arc::new(move || {
+        let info = |(namespace, stored): (String, Arc<namerd::store::Stored>)| RouterInfo {
+            label: namespace,
+            dtab: pages::pretty(&stored.dtab),
+            interpreter: "default".to_owned(),
+            ..RouterInfo::default()
+        };
+        in_force(&store).into_iter().map(info).collect()
+    })
+}
+
+/// `/delegator.json`: under the dtab that is asked with, as in Linkerd's namerd, whatever the namespace has.
+fn delegate(
+    names: Names,
+) -> impl Fn(DelegateRequest) -> BoxFuture<Result<Value, DelegateError>> + Send + Sync + 'static {
+    move |request| {
+        let names = names.clone();
+        Box::pin(async move {
+            pages::explained(&request, |dtab, path, reads| {
+                names.delegate_under(dtab, path, reads)
+            })
+            .await
+        })
+    }
+}
