@@ -149,6 +149,7 @@ PACKAGES = {
     "apiserver": ("curl", "openssl"),
     "nodes": ("iproute2", "util-linux"),
     "chart": ("prometheus", "iproute2", "binutils"),
+    "e2e": ("strace",),
     "instructions": ("valgrind",),
     "bench": ("haproxy", "nginx-light"),
     "bench-tools": ("haproxy",),

@@ -23,8 +23,8 @@ pub mod table;
 mod view;
 
 pub use api::{ApiError, ApiTarget, ConnectError};
-pub use configmap::ConfigMapConfig;
 pub use cluster::{Cluster, ClusterConfig};
+pub use configmap::ConfigMapConfig;
 pub use feed::Timing;
 pub use namer::{NamerConfig, NamerKind, ServiceNamer};
 pub use review::{Missing, Review};

@@ -62,6 +62,9 @@ pub struct NamesLimits {
     pub idle: Duration,
     /// Names that lead nowhere; the oldest goes when there are more.
     pub unknown: usize,
+    /// Bytes of the dtabs that requests brought along, in all names that are kept. When there are more, unused ones go, and when
+    /// all are in use, the binding is for one request.
+    pub own_bytes: usize,
 }
 
 impl Default for NamesLimits {
@@ -71,6 +74,7 @@ impl Default for NamesLimits {
             paths: 1000,
             idle: Duration::from_secs(600),
             unknown: 1000,
+            own_bytes: 4 << 20,
         }
     }
 }
@@ -89,6 +93,8 @@ struct Entry {
     binding: Arc<Binding>,
     /// Sweeps since it was used.
     idle: u32,
+    /// Of the request's own dtab.
+    bytes: usize,
 }
 
 impl Names {
@@ -141,11 +147,14 @@ impl Names {
         let entry = Entry {
             binding: binding.clone(),
             idle: 0,
+            bytes: match local.is_empty() {
+                true => 0,
+                false => local.to_string().len(),
+            },
         };
         let (gone, stored) = kept.insert(key, entry, &self.limits);
         drop(kept);
-        self.evicted
-            .fetch_add(u64::from(gone.is_some()), Ordering::Relaxed);
+        self.evicted.fetch_add(gone.len() as u64, Ordering::Relaxed);
         self.oneshots
             .fetch_add(u64::from(!stored), Ordering::Relaxed);
         binding
@@ -238,28 +247,55 @@ impl Kept {
 
     /// Puts the entry where it belongs. What made room for it, to be dropped outside of the lock, and whether it is
     /// kept at all.
-    fn insert(&mut self, key: Key, entry: Entry, limits: &NamesLimits) -> (Option<Entry>, bool) {
+    fn insert(&mut self, key: Key, entry: Entry, limits: &NamesLimits) -> (Vec<Entry>, bool) {
+        let mut gone = Vec::new();
+        if entry.bytes > 0 && !self.make_bytes(entry.bytes, limits.own_bytes, &mut gone) {
+            return (gone, false);
+        }
         if !entry.leads_nowhere() {
-            let gone = (self.known.len() >= limits.paths)
-                .then(|| self.make_room())
-                .flatten();
+            if self.known.len() >= limits.paths {
+                gone.extend(self.make_room());
+            }
             let room = self.known.len() < limits.paths;
             if room {
                 self.known.insert(key, entry);
             }
             return (gone, room);
         }
-        let mut gone = None;
         while self.unknown.len() >= limits.unknown.max(1)
             && let Some(oldest) = self.oldest.pop_front()
         {
-            gone = self.unknown.remove(&oldest).or(gone);
+            gone.extend(self.unknown.remove(&oldest));
         }
         if limits.unknown > 0 {
             self.oldest.push_back(key.clone());
             self.unknown.insert(key, entry);
         }
         (gone, limits.unknown > 0)
+    }
+
+    /// Takes out names of requests' own dtabs that nobody holds, those first that were unused the longest, until there is room
+    /// for `bytes` more; false when there is none.
+    fn make_bytes(&mut self, bytes: usize, most: usize, gone: &mut Vec<Entry>) -> bool {
+        let all = |kept: &Self| -> usize {
+            let entries = kept.known.values().chain(kept.unknown.values());
+            entries.map(|entry| entry.bytes).sum()
+        };
+        while all(self) + bytes > most {
+            let entries = self.known.iter().chain(&self.unknown);
+            let free = entries
+                .filter(|(_, entry)| entry.bytes > 0 && Arc::strong_count(&entry.binding) == 1);
+            let Some((key, _)) = free.max_by_key(|(_, entry)| entry.idle) else {
+                return false;
+            };
+            let key = key.clone();
+            let entry = self
+                .known
+                .remove(&key)
+                .or_else(|| self.unknown.remove(&key));
+            gone.extend(entry);
+        }
+        true
     }
 
     /// Takes out the one that was unused the longest, of those that nobody holds.

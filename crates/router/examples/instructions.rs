@@ -218,8 +218,7 @@ fn endpoint_change() {
         .collect();
     rig.settle();
     count(|| {
-        for i in 0..100 {
-            let changed = &bound[i];
+        for (i, changed) in bound.iter().enumerate().take(100) {
             rig.cluster.services[&service(i)].set(endpoints(11));
             rig.runtime.block_on(changed.newer_than(1));
         }

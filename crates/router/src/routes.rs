@@ -112,6 +112,9 @@ const ROUTES: usize = 20_000;
 /// Of those under requests' own dtabs: whoever sends another one each time fills no memory.
 const OWN_ROUTES: usize = 500;
 
+/// Nor does who sends long ones: bytes of their keys, in which the dtabs are. One key may have all of them.
+const OWN_BYTES: usize = 1 << 20;
+
 impl Local {
     pub(crate) fn new(router: Arc<Router>, worker: Rc<Worker>) -> Rc<Self> {
         let stats = Arc::new(RouterStats::default());
@@ -183,7 +186,10 @@ impl Local {
         // A name that leads nowhere leaves nothing behind here: whoever makes names up fills no table.
         if route.tree(self).leads_somewhere() {
             self.acquaint(&route.service);
-            let most = if own.is_empty() { ROUTES } else { OWN_ROUTES };
+            let most = match own.is_empty() {
+                true => (ROUTES, usize::MAX),
+                false => (OWN_ROUTES, OWN_BYTES),
+            };
             keep(&mut kept.borrow_mut(), most, key, &route);
         }
         route
@@ -389,9 +395,17 @@ impl Local {
     }
 }
 
-/// Remembers a route that turned out to lead somewhere.
-fn keep(routes: &mut Routes, most: usize, key: &[u8], route: &Rc<Route>) {
-    if routes.len() >= most {
+/// Remembers a route that turned out to lead somewhere, within so many routes and bytes of keys: the half that was unused the
+/// longest makes room.
+fn keep(routes: &mut Routes, (most, bytes): (usize, usize), key: &[u8], route: &Rc<Route>) {
+    if key.len() > bytes {
+        return;
+    }
+    let full = |routes: &Routes| {
+        let held = || routes.keys().map(|key| key.len()).sum::<usize>();
+        routes.len() >= most || bytes < usize::MAX && held() + key.len() > bytes
+    };
+    while full(routes) {
         let mut ages: Vec<_> = routes.values().map(|route| route.used.get()).collect();
         let middle = ages.len() / 2;
         let (_, &mut median, _) = ages.select_nth_unstable(middle);

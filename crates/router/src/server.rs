@@ -432,11 +432,18 @@ fn listen(settings: &ServerSettings) -> io::Result<TcpListener> {
         socket.set_only_v6(false)?;
     }
     socket.bind(&settings.addr.into())?;
+    // What is accepted inherits these on Linux: two system calls less for each connection, see `Inherited`.
+    _ = socket.set_tcp_nodelay(settings.socket.no_delay);
+    _ = socket.set_keepalive(keeps_alive(&settings.socket));
     socket.listen(backlog.map_or(BACKLOG, |backlog| {
         i32::try_from(backlog).unwrap_or(i32::MAX)
     }))?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+fn keeps_alive(settings: &SocketSettings) -> bool {
+    settings.keep_alive.unwrap_or(true)
 }
 
 /// A data thread's life.
@@ -515,6 +522,7 @@ impl Acceptors {
                 return;
             }
         };
+        let inherited = Inherited::of(&socket);
         let mut complaint = Complaint::default();
         while *self.accepting.borrow_and_update() && !entrance.is_closed() {
             let accepted = tokio::select! {
@@ -527,7 +535,7 @@ impl Acceptors {
             };
             match accepted {
                 Ok((tcp, peer)) => {
-                    if !self.hand_over(id, tcp, peer, &entrance).await {
+                    if !self.hand_over(id, tcp, peer, &entrance, &inherited).await {
                         return;
                     }
                 }
@@ -554,7 +562,7 @@ impl Acceptors {
             else {
                 continue;
             };
-            if !self.hand_over(id, tcp, peer, &entrance).await {
+            if !self.hand_over(id, tcp, peer, &entrance, &inherited).await {
                 return;
             }
         }
@@ -567,16 +575,20 @@ impl Acceptors {
         tcp: TcpStream,
         peer: SocketAddr,
         entrance: &Entrance,
+        inherited: &Inherited,
     ) -> bool {
         let behind = entrance.behind();
-        let settings = &behind.local.router.settings.servers[behind.server].socket;
-        let options = SockRef::from(&tcp);
-        // An option that cannot be set is no reason to refuse a client.
-        _ = options.set_tcp_nodelay(settings.no_delay);
-        _ = options.set_keepalive(settings.keep_alive.unwrap_or(true));
+        inherited.complete(
+            &tcp,
+            &behind.local.router.settings.servers[behind.server].socket,
+        );
         drop(behind);
-        let Ok(local) = tcp.local_addr() else {
-            return true; // it is gone already
+        let local = match inherited.local {
+            Some(local) => local,
+            None => match tcp.local_addr() {
+                Ok(local) => local,
+                Err(_) => return true, // it is gone already
+            },
         };
         let worker = fewest(&self.loads, &self.next);
         // This is the first worker's thread: what stays here is not registered anew.
@@ -595,6 +607,41 @@ impl Acceptors {
             counted: Counted::new(&self.loads[worker]),
         };
         self.senders[worker].send(accepted).await.is_ok()
+    }
+}
+
+/// What connections have from the listening socket they came by, so that it need not be asked for or set again.
+struct Inherited {
+    /// TCP_NODELAY and SO_KEEPALIVE; none where they are not inherited.
+    options: Option<(bool, bool)>,
+    /// Their local address; none when that is any of this machine's.
+    local: Option<SocketAddr>,
+}
+
+impl Inherited {
+    fn of(listener: &tokio::net::TcpListener) -> Self {
+        let socket = SockRef::from(listener);
+        let options = || Some((socket.tcp_nodelay().ok()?, socket.keepalive().ok()?));
+        let local = listener.local_addr().ok();
+        Self {
+            options: if cfg!(target_os = "linux") {
+                options()
+            } else {
+                None
+            },
+            local: local.filter(|addr| !addr.ip().is_unspecified()),
+        }
+    }
+
+    /// Sets what is wanted otherwise by now: a reload changes settings and keeps the listener.
+    fn complete(&self, tcp: &TcpStream, wanted: &SocketSettings) {
+        if self.options == Some((wanted.no_delay, keeps_alive(wanted))) {
+            return;
+        }
+        let options = SockRef::from(tcp);
+        // An option that cannot be set is no reason to refuse a client.
+        _ = options.set_tcp_nodelay(wanted.no_delay);
+        _ = options.set_keepalive(keeps_alive(wanted));
     }
 }
 

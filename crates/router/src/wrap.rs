@@ -124,7 +124,7 @@ fn vary(response: &mut ResponseHead) {
 
 fn is_compressible(response: &ResponseHead) -> bool {
     let whole = matches!(response.status(), 200..=299 | 400..=599)
-        && !matches!(response.status(), 204 | 205 | 206);
+        && !matches!(response.status(), 204..=206);
     let as_it_is = response.get("Content-Encoding").is_none()
         && response.get("Content-Range").is_none()
         && response.get("Trailer").is_none()

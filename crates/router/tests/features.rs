@@ -206,7 +206,7 @@ fn a_request_over_its_limit_is_413() {
     assert_eq!(backend.count(), 1, "nothing of these was sent");
     let mut chunked =
         String::from("POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n");
-    chunked.push_str(&"400\r\n".to_owned());
+    chunked.push_str("400\r\n");
     chunked.push_str(&"x".repeat(1024));
     chunked.push_str("\r\n");
     let mut conn = rig.connect();

@@ -334,7 +334,10 @@ fn dispatch(command: Command, environment: Environment) -> anyhow::Result<Exit> 
 
 /// Linkerd 1's command line among ours: a file alone is run, and `-validate` has one dash.
 fn arrange(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    if arguments.first().is_some_and(|program| namerctl::is_called(program)) {
+    if arguments
+        .first()
+        .is_some_and(|program| namerctl::is_called(program))
+    {
         arguments.insert(1, "namerctl".into());
     }
     for argument in &mut arguments {

@@ -84,7 +84,8 @@ async fn a_dtab_file_is_followed_and_an_invalid_one_keeps_the_last_good() {
 
 #[tokio::test]
 async fn a_missing_dtab_file_is_an_error_at_the_start() {
-    let error = LiveInterpreter::file("/nonexistent/dtab", inner(), &Handle::current()).unwrap_err();
+    let error =
+        LiveInterpreter::file("/nonexistent/dtab", inner(), &Handle::current()).unwrap_err();
     assert!(
         error
             .to_string()

@@ -377,3 +377,46 @@ async fn a_name_among_ten_thousand_rules_is_bound_without_looking_at_all_of_them
     let each = start.elapsed() / 1000;
     assert!(each < Duration::from_millis(1), "{each:?}");
 }
+
+#[tokio::test]
+async fn requests_own_dtabs_are_kept_within_so_many_bytes() {
+    let limits = NamesLimits {
+        own_bytes: 1_000,
+        ..NamesLimits::default()
+    };
+    let bench = bench("/svc => /#/t", limits);
+    // Some 300 bytes each.
+    let own = |n: usize| {
+        let long = "x".repeat(280);
+        Dtab::read(&format!("/{long}{n} => /other")).unwrap()
+    };
+    let held = || -> usize {
+        let kept = bench.names.snapshot();
+        kept.iter()
+            .map(|(_, local, _)| local.to_string().len())
+            .sum()
+    };
+    let name = path("/svc/a");
+    let in_use = bench.names.binding(&name, &own(0));
+    for n in 1..50 {
+        bench.names.binding(&name, &own(n));
+        assert!(held() <= 1_000, "{}", held());
+    }
+    assert!(
+        Arc::ptr_eq(&in_use, &bench.names.binding(&name, &own(0))),
+        "one in use stays"
+    );
+    assert!(bench.names.evicted() > 0);
+    // When all are in use, the next is for one request; names without a dtab have nothing to do with it.
+    let others: Vec<_> = (100..103)
+        .map(|n| bench.names.binding(&name, &own(n)))
+        .collect();
+    let before = bench.names.oneshots();
+    bench.names.binding(&name, &own(200));
+    assert!(bench.names.oneshots() > before, "{}", others.len());
+    let plain = bench.names.binding(&name, &Dtab::empty());
+    assert!(Arc::ptr_eq(
+        &plain,
+        &bench.names.binding(&name, &Dtab::empty())
+    ));
+}

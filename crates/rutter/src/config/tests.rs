@@ -184,12 +184,17 @@ fn namers_of_other_systems_have_linkerds_defaults() {
         ("kind: io.l5d.consul, token: \"a\\nb\"", "cannot be sent"),
         ("kind: io.l5d.consul, weights: [{tag: a}]", "weight"),
         ("kind: io.l5d.dnssrv, dnsHosts: ['a b']", "no DNS server"),
-        ("kind: io.l5d.dnssrv, refreshIntervalMs: 5", "refreshIntervalSeconds"),
+        (
+            "kind: io.l5d.dnssrv, refreshIntervalMs: 5",
+            "refreshIntervalSeconds",
+        ),
     ] {
         let all = errors(&format!("{ROUTER}namers: [{{{keys}}}]\n"));
         assert!(all.len() == 1 && all[0].contains(want), "{keys}: {all:?}");
     }
-    let all = errors("routers:\n- protocol: http\n  servers: [{port: 4140}]\n  interpreter: {kind: io.l5d.k8s.configMap, name: a}\n");
+    let all = errors(
+        "routers:\n- protocol: http\n  servers: [{port: 4140}]\n  interpreter: {kind: io.l5d.k8s.configMap, name: a}\n",
+    );
     assert!(all.len() == 1 && all[0].contains("filename"), "{all:?}");
 }
 

@@ -15,8 +15,10 @@ struct Server {
     port: u16,
     state: Arc<watch::Sender<State>>,
     /// Request lines and tokens, in order.
-    asked: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
+
+type Asked = (String, Option<String>);
 
 #[derive(Clone)]
 struct State {
@@ -340,7 +342,7 @@ async fn a_first_error_lets_an_alternative_be_taken_until_there_is_an_answer() {
         "{why}"
     );
     server.set(|state| {
-        state.instead = Some("HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n".to_owned())
+        state.instead = Some("HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n".to_owned());
     });
     let namer = server.namer();
     leads_to(&namer, "/nowhere/web", "Ok(Neg)").await;

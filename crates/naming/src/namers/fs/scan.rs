@@ -104,7 +104,9 @@ impl Scan {
 
     /// The first look, which believes all that it sees: there is nothing older to keep.
     pub(super) fn first(&mut self) {
-        self.look(&Reread::All, Instant::now());
+        if self.look(&Reread::All, Instant::now()).is_none() {
+            return; // Nothing is in doubt: ten thousand files need not be read once more before the first request.
+        }
         let now = Instant::now() + SETTLE_LOSS;
         self.look(&Reread::All, now);
     }
