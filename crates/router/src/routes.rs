@@ -42,6 +42,8 @@ pub(crate) struct Local {
     own_routes: RefCell<Routes>,
     /// What routes of this router's predecessor were, until they are made anew.
     former: RefCell<HashMap<Box<[u8]>, Former, RandomState>>,
+    /// The predecessor's clients, under today's settings: as long as names may ask for them again.
+    heirs: RefCell<Vec<Rc<Client>>>,
     /// Of names that lead somewhere.
     services: RefCell<HashMap<Path, Rc<Service>, RandomState>>,
     /// Of names that lead nowhere so far, the younger and the older ones: counted as Linkerd does, but not for long.
@@ -146,6 +148,7 @@ impl Local {
             routes: RefCell::default(),
             own_routes: RefCell::default(),
             former: RefCell::default(),
+            heirs: RefCell::default(),
             services: RefCell::default(),
             strangers: RefCell::default(),
             clients: RefCell::default(),
@@ -376,6 +379,9 @@ impl Local {
         self.former
             .borrow_mut()
             .retain(|_, former| seconds.saturating_sub(former.used) < idle);
+        if self.former.borrow().is_empty() {
+            self.heirs.borrow_mut().clear();
+        }
         let gone = self.forget_strangers();
         let before = self.clients.borrow().len() + self.services.borrow().len();
         // What only these maps hold belongs to no route any more.

@@ -174,6 +174,32 @@ fn counters_go_on_through_a_change() {
 }
 
 #[test]
+fn counters_of_a_client_nobody_asks_for_outlive_a_change_and_the_sweeps_after_it() {
+    let mut rig = Rig::new();
+    let _backend = rig.backend("web", always(OK));
+    let mut conn = rig.connect();
+    conn.send(GET);
+    conn.response();
+    settles(&rig, "rutter_attempts_total", 1.0);
+    let successor = rig.successor(|settings| {
+        let part = ClientPart {
+            attempt_timeout: Some(Duration::from_secs(5)),
+            ..ClientPart::default()
+        };
+        settings.client.entries.push((everywhere(), part));
+    });
+    rig.swap(vec![successor]);
+    // Every ten seconds what no name leads to is given up.
+    for _ in 0..12 {
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(count(&rig, "rutter_attempts_total"), 1.0);
+    }
+    conn.send(GET);
+    conn.response();
+    settles(&rig, "rutter_attempts_total", 2.0);
+}
+
+#[test]
 fn a_router_that_goes_on_is_left_alone() {
     let mut rig = Rig::new();
     let backend = rig.backend("web", echo);

@@ -64,6 +64,7 @@ impl Local {
                 Rc::new(Client::new(shared, stats, self.worker.index))
             }
         };
+        self.heirs.borrow_mut().push(Rc::clone(&client));
         self.clients.borrow_mut().insert(id.clone(), client);
     }
 

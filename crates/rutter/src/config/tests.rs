@@ -305,7 +305,7 @@ fn each_mistake_is_told_with_its_place_and_the_way_out() {
             with(
                 "  client: {tls: {disableValidation: true, clientAuth: {certPath: c, keyPath: k}}}\n",
             ),
-            "4:55 routers[0].client.tls.clientAuth: disableValidation: true is incompatible with clientAuth",
+            "4:56 routers[0].client.tls.clientAuth: disableValidation: true is incompatible with clientAuth",
         ),
         (
             with("  client: {tls: {commonName: x, trustCerts: [a], trustCertsBundle: b}}\n"),
@@ -497,6 +497,8 @@ fn all_mistakes_are_told_at_once() {
         "3:9 namers[0].kind",
         "4:4 namers[1]",
         "4:21 namers[1].rootdir",
+        // No certPath, no keyPath.
+        "8:20 routers[0].servers[0].tls",
         "8:20 routers[0].servers[0].tls",
         "9:6 routers[0].servers[1].prot",
         "10:10 routers[0].dtab",

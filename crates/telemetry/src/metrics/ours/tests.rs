@@ -125,6 +125,7 @@ impl Source for Everything {
             ("rutter_snapshot_", ("namer", "io.l5d.k8s")),
             ("rutter_tunnel", ("kind", "connect")),
             ("rutter_tls_", ("result", "ok")),
+            ("rutter_broken_", ("sent", "maybe")),
         ];
         for family in FAMILIES {
             let label = own
