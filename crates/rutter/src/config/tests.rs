@@ -309,11 +309,11 @@ fn each_mistake_is_told_with_its_place_and_the_way_out() {
         ),
         (
             with("  client: {tls: {commonName: x, trustCerts: [a], trustCertsBundle: b}}\n"),
-            "4:67 routers[0].client.tls.trustCertsBundle: `trustCerts` and `trustCertsBundle` exclude each other",
+            "4:68 routers[0].client.tls.trustCertsBundle: `trustCerts` and `trustCertsBundle` exclude each other",
         ),
         (
             with("  client: {tls: {commonName: x, protocols: [TLSv1.1]}}\n"),
-            "4:45 routers[0].client.tls.protocols: none of TLSv1.1 is spoken here",
+            "4:44 routers[0].client.tls.protocols: none of TLSv1.1 is spoken here",
         ),
         (
             with("  client: {tls: {commonName: x, commonname: y}}\n"),
