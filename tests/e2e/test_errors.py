@@ -109,6 +109,7 @@ class OneCode(unittest.TestCase):
                 client.connect_ex(full.getsockname())
             self.router.name("full", full.getsockname())
             until(lambda: b"RT-E101" not in self.router.request("full", target="/bound")["body"], "the name is bound", 40)
+            until(lambda: counted(self.router, "RT-E111") > 0, "the answer to that is counted", 5)
             self.fails("RT-E111", 502, host="full")
 
     def test_e112_no_answer_in_time(self):

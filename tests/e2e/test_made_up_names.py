@@ -8,7 +8,7 @@ import unittest
 from harness.router import Connection, Router, Server, answering, free_port, head, runner, until
 
 #: Names a test makes up; `RUTTER_NAMES=100000` for the full number.
-NAMES = int(os.environ.get("RUTTER_NAMES", 8_000))
+NAMES = int(os.environ.get("RUTTER_NAMES", 6_000))
 #: Requests that are on their way at once on a connection; the router holds as much as one head behind the present one.
 PIPELINED = 40
 #: After this, what is kept for a while only (Linkerd's counters of a name that led nowhere) has gone.
@@ -53,11 +53,14 @@ class MadeUpNames(unittest.TestCase):
         asked = lambda numbers: ask(router, [request(n) for n in numbers])
         self.assertEqual(router.request("web")["status"], 200)
         self.assertEqual(asked(range(names // 4)), {status: names // 4})  # every cache is full now
-        before, memory = (series(router), tables(router)), router.resident_kib()
-        self.assertEqual(asked(range(names // 4, names + names // 4)), {status: names})
-        grown = router.resident_kib() - memory
-        self.assertEqual((series(router), tables(router)), before)
-        self.assertLess(grown, SLACK_KIB, "KiB that have come")
+        before, grown = (series(router), tables(router)), []
+        for first in (names // 4, names + names // 4):
+            memory = router.resident_kib()
+            self.assertEqual(asked(range(first, first + names)), {status: names})
+            grown.append(router.resident_kib() - memory)
+            self.assertEqual((series(router), tables(router)), before)
+        # What leaves something behind does so each time; an allocator may hold something back once.
+        self.assertLess(min(grown), SLACK_KIB, f"KiB that have come, each time: {grown}")
         self.assertNotIn("made-up", "".join(series(router)))
         until(lambda: not any("made-up" in name for name in linkerds(router)), "Linkerd's counters forget them", PASSING_S)
 

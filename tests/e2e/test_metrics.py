@@ -1,8 +1,10 @@
 """The pages of metrics of a real run, held against what docs/metrics.md promises."""
 import pathlib
 import re
+import tempfile
 import unittest
 
+from harness.certificates import Authority
 from harness.router import Router, Server, answering, free_port, runner, until
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -44,7 +46,7 @@ class Promised(unittest.TestCase):
 
     def test_every_family_of_the_documents_is_there_when_they_say(self):
         families = promised()
-        self.assertEqual(set(families), {"start", "first request", "first error", "start, with a Kubernetes API", "first change of a dtab"})
+        self.assertEqual(set(families), {"start", "first request", "first error", "start, with a Kubernetes API", "start, with `tls`", "first change of a dtab"})
         nobody = ("127.0.0.1", free_port())
         with Server(answering()) as server, Router(names={"web": [server.address], "gone": [nobody]}) as router:
             self.has(router, families["start"])
@@ -58,7 +60,7 @@ class Promised(unittest.TestCase):
             until(lambda: "rutter_dtab_apply_seconds" in page(router), "the change of the dtab is in force")
             self.has(router, families["first change of a dtab"])
             for since, some in families.items():
-                if "Kubernetes" not in since:
+                if ", with " not in since:
                     self.has(router, some)
             text = router.get_admin("/metrics")["body"].decode()
             self.assertIn('client="#/io.l5d.fs/gone",result="refused"} ', text)
@@ -69,6 +71,13 @@ class Promised(unittest.TestCase):
         namer = f"namers:\n- {{kind: io.l5d.k8s, host: 127.0.0.1, port: {free_port()}}}\n"
         with Router(edit=lambda text: text.replace("namers:\n", namer)) as router:
             self.has(router, promised()["start, with a Kubernetes API"])
+
+    def test_what_needs_tls_is_there_with_it(self):
+        with tempfile.TemporaryDirectory() as directory:
+            pair = Authority(pathlib.Path(directory)).issue("web.test", ["DNS:web.test"])
+            tls = f"tls: {{certPath: {pair.cert}, keyPath: {pair.key}}}"
+            with Router(edit=lambda text: text.replace("  servers:\n  - {ip: ", f"  servers:\n  - {{{tls}, ip: ")) as router:
+                self.has(router, promised()["start, with `tls`"])
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ class Pool(unittest.TestCase):
             requests = [pool.submit(router.request) for _ in range(count)]
             until(lambda: self.script.waiting > 0, "a request is at the server")
             time.sleep(0.5)
+            # Later the server may see a new connection before it notices that the one it stands for was closed.
+            self.most = self.script.most
             self.script.go.set()
             return [request.result() for request in requests]
 
@@ -58,7 +60,7 @@ class Pool(unittest.TestCase):
                 router = self.router("{maxSize: 2}", workers)
                 answers = self.at_once(router, 12)
                 self.assertEqual([answer["status"] for answer in answers], [200] * 12)
-                self.assertLessEqual(self.script.most, 2)
+                self.assertLessEqual(self.most, 2)
                 router.kill()
                 until(lambda: self.script.open == 0, "its connections are closed")
 

@@ -179,7 +179,8 @@ pub const FAMILIES: &[Family] = &[
         Counter,
         &["router", "client", "sent"],
         "Attempts whose connection broke before an answer. sent is no (surely not processed) or maybe; what was repeated counts, too.",
-    ),
+    )
+    .since(Since::Request),
     family(
         "rutter_tunnels",
         Gauge,
