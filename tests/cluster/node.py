@@ -1,4 +1,5 @@
 """One node: containerd, runc, CNI, kubelet and kube-proxy, in namespaces of its own."""
+import contextlib
 import os
 import pathlib
 import shutil
@@ -77,13 +78,12 @@ class Node:
     def processes(self, name):
         """Numbers, out here, of the node's processes that are called `name`."""
         found = []
-        for line in (self.groups["pids"].rglob("cgroup.procs")):
-            for pid in line.read_text().split():
-                try:
-                    if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == name:
-                        found.append(int(pid))
-                except OSError:
-                    pass  # it has ended
+        for group, _, _ in os.walk(self.groups["pids"]):  # it passes over groups that go meanwhile
+            with contextlib.suppress(OSError):
+                for pid in (pathlib.Path(group) / "cgroup.procs").read_text().split():
+                    with contextlib.suppress(OSError):  # it has ended
+                        if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == name:
+                            found.append(int(pid))
         return found
 
     def cut_power(self):

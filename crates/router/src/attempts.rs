@@ -18,7 +18,7 @@ use crate::exchange::{AttemptError, Downstream, Exchange, RequestBody};
 use crate::failed::Failed;
 use crate::handle::After;
 use crate::http1::{Framing, Method};
-use crate::respond::RouteError;
+use crate::respond::{RouteError, says_unsent};
 use crate::routes::{Branch, Local, Route, To};
 use crate::settings::{Accrual, Balancer};
 use crate::stats::PairStats;
@@ -195,10 +195,12 @@ impl<'a> Attempts<'a> {
             match result {
                 Ok(mut sent) => {
                     let status = job.response.status();
-                    let says_so = job.response.get("l5d-retryable") == Some(b"true");
-                    let verdict = classifier.response(method, status, says_so);
                     // What a router on the way answered is not the fault of the endpoint behind it.
-                    let routers_own = job.response.get("l5d-err").is_some();
+                    let error = job.response.get("l5d-err");
+                    let routers_own = error.is_some();
+                    let says_so = job.response.get("l5d-retryable") == Some(b"true")
+                        || error.is_some_and(says_unsent);
+                    let verdict = classifier.response(method, status, says_so);
                     if routers_own {
                         sent.load.judged = false;
                     } else {
@@ -211,7 +213,8 @@ impl<'a> Attempts<'a> {
                         && body.can_be_sent_again()
                         && self.may_retry()
                     {
-                        self.avoid = None;
+                        // Another node's router may have what this one lacks.
+                        self.avoid = routers_own.then_some(sent.endpoint.shared.addr);
                         self.span(&attempt, job, &sent.facts(status, success), call);
                         self.discard(sent, job, method);
                         call.retries += 1;

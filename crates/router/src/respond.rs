@@ -275,6 +275,16 @@ impl RouteError {
     }
 }
 
+/// Codes of answers that a router gives when it found nobody to send the request to.
+const UNSENT: [Code; 5] = [Code::E104, Code::E105, Code::E110, Code::E111, Code::E135];
+
+/// Whether an answer's `l5d-err` is another rutter's that surely sent the request to nobody. Linkerd 1 has no header for
+/// that: its `l5d-retryable` is absent there.
+pub(crate) fn says_unsent(l5d_err: &[u8]) -> bool {
+    let code = |code: &Code| l5d_err.starts_with(code.as_str().as_bytes());
+    UNSENT.iter().any(code)
+}
+
 fn meant(near: &Option<Path>) -> String {
     let line = |path| format!("\nDid you mean {path} ?");
     near.as_ref().map_or_else(String::new, line)

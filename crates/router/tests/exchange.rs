@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::{Conn, OK, Rig, always, values};
+use common::{Backend, Conn, OK, Rig, always, values};
 
 #[test]
 fn a_request_is_forwarded_with_name_trace_and_via_and_the_rest_untouched() {
@@ -418,6 +418,23 @@ fn a_connection_that_closes_as_it_is_used_again_costs_a_get_nothing_and_a_post_i
     );
     assert!(values(&answer, "l5d-retryable").is_empty());
     assert_eq!(requests.try_iter().collect::<Vec<_>>(), ["POST"]);
+}
+
+#[test]
+fn what_a_router_further_on_could_not_deliver_goes_to_another_node() {
+    let rig = Rig::new();
+    let elsewhere = "HTTP/1.1 502 Bad Gateway\r\nl5d-err: RT-E104+no+address\r\nContent-Length: 0\r\n\r\n";
+    let (without, with) = (Backend::new(always(elsewhere)), Backend::new(always(OK)));
+    rig.table.set("web", &[without.addr, with.addr]);
+    for n in 0..40 {
+        let answer = rig.ask("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nhi");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{n}: {answer}");
+    }
+    assert!(without.count() > 0 && with.count() > 0);
+    // Where there is no other, its own answer is passed on in the end.
+    rig.table.set("web", &[without.addr]);
+    let answer = rig.ask("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nhi");
+    assert_eq!(values(&answer, "l5d-err"), ["RT-E104+no+address"]);
 }
 
 #[test]
