@@ -176,8 +176,8 @@ def installed(package):
 
 
 def build_program(job):
-    """The debug build."""
-    job.run("building the program", ["cargo", "build", "--locked", "-p", "rutter"])
+    """The debug build: as a part of a test's, so that it shares every dependency with the part `unit`."""
+    job.run("building the program", ["cargo", "test", "--workspace", "--locked", "--no-run", "--test", "cli"])
     return {"RUTTER": str(program())}
 
 

@@ -423,7 +423,8 @@ fn a_connection_that_closes_as_it_is_used_again_costs_a_get_nothing_and_a_post_i
 #[test]
 fn what_a_router_further_on_could_not_deliver_goes_to_another_node() {
     let rig = Rig::new();
-    let elsewhere = "HTTP/1.1 502 Bad Gateway\r\nl5d-err: RT-E104+no+address\r\nContent-Length: 0\r\n\r\n";
+    let elsewhere =
+        "HTTP/1.1 502 Bad Gateway\r\nl5d-err: RT-E104+no+address\r\nContent-Length: 0\r\n\r\n";
     let (without, with) = (Backend::new(always(elsewhere)), Backend::new(always(OK)));
     rig.table.set("web", &[without.addr, with.addr]);
     for n in 0..40 {
