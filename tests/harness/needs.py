@@ -143,6 +143,7 @@ def last_line(path):
 #: Debian packages by need.
 PACKAGES = {
     "clients": ("curl",),
+    "servers": ("nginx-light", "nodejs"),
     "prometheus": ("prometheus",),
     "browser": ("chromium", "chromium-driver"),
     "cluster": ("containerd", "runc", "containernetworking-plugins", "iptables", "conntrack", "iproute2", "prometheus"),
