@@ -8,7 +8,9 @@ import threading
 import time
 import unittest
 
-from harness.router import PATIENCE_S, Process, Router, Server, answering, head, until
+from harness.router import PATIENCE_S, Process, Router, Server, answering, free_port, head, runner, until
+
+from .test_store import Store
 
 
 def echoing(connection):
@@ -179,7 +181,7 @@ class Bodies(Edges):
             connection.send("HTTP/1.0 200 OK\r\n\r\n").send(b"all of it " * 1000)
 
         _, router = self.started(old)
-        for version in ("1.1", "1.0"):
+        for version in ("HTTP/1.1", "HTTP/1.0"):
             self.assertEqual(router.request(version=version)["body"], b"all of it " * 1000)
 
     def test_locations_pass_as_they_are_where_no_host_was_rewritten(self):
@@ -242,7 +244,7 @@ class Naming(Edges):
         router.name("busy", other.address)
 
         def names():
-            self.assertEqual(router.request("busy")["status"], 200)
+            until(lambda: router.request("busy")["status"] == 200, "`busy` is bound")
             page = json.loads(router.get_admin("/admin/metrics.json")["body"])
             return {key.split("/service/svc/")[1].split("/")[0] for key in page if "/service/svc/" in key}
 
@@ -253,6 +255,36 @@ class Naming(Edges):
         self.assertEqual(json.loads(router.get_admin("/admin/metrics.json")["body"]).get("rt/out/client/#/io.l5d.fs/web/requests"), None)
         self.assertEqual(router.request()["status"], 200)
         self.assertEqual(json.loads(router.get_admin("/admin/metrics.json")["body"])["rt/out/service/svc/web/requests"], 1)
+
+
+class Errors(Edges):
+    def test_e110_names_the_address_and_the_bound_name(self):
+        port = free_port()
+        with Router(names={"web": [("127.0.0.1", port)]}) as router:
+            answer = router.request()
+        self.assertEqual(answer["status"], 502)
+        for word in (f"127.0.0.1:{port}", "/#/io.l5d.fs/web", "/svc/web"):
+            self.assertIn(word, answer["body"].decode())
+
+
+class StoreApi(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.store = cls.enterClassContext(Store("{kind: io.l5d.inMemory, namespaces: {default: '/svc => /#/io.l5d.fs'}}")).start()
+
+    def ask(self, target, port=None, **request):
+        return runner.http_call(("127.0.0.1", port or self.store.port), {"target": target, "timeout_ms": 5000, **request})
+
+    def test_a_dtab_of_null_is_refused_and_changes_nothing(self):
+        before = self.ask("/api/1/dtabs/default")["body"]
+        for body in ("null", "[null]", '[{"prefix": "/svc", "dst": null}]', '[{"prefix": null, "dst": "/a"}]'):
+            answer = self.ask("/api/1/dtabs/default", method="PUT", body=body, headers=[["Content-Type", "application/json"]])
+            self.assertEqual(answer["status"], 400, body)
+        self.assertEqual(self.ask("/api/1/dtabs/default")["body"], before)
+
+    def test_a_bind_without_a_path_is_a_clients_mistake(self):
+        for what in ("bind", "addr", "resolve"):
+            self.assertEqual(self.ask(f"/api/1/{what}/default")["status"], 400, what)
 
 
 class AdminAndLogs(Edges):
@@ -316,7 +348,6 @@ class AdminAndLogs(Edges):
             page = json.loads(router.get_admin("/admin/metrics.json")["body"])
             other = next(int(key.split("/")[4]) for key in page if key.startswith("rt/second/server/"))
             for port in [router.port, other] * 20:
-                from harness.router import runner
                 self.assertEqual(runner.http_call(("127.0.0.1", port), {"host": "web", "target": f"/of/{port}"})["status"], 200)
             for name, port in (("one", router.port), ("two", other)):
                 lines = until(lambda: (found := pathlib.Path(logs, name).read_text().splitlines()) and len(found) == 20 and found, f"20 lines in {name}")

@@ -258,6 +258,12 @@ class Towards(Secure):
         pair = self_signed(self.directory, "web.test")
         self.assertEqual(self.answer({"commonName": "web.test", "trustCerts": [str(pair.cert)]}, self.endpoint(pair))[1:], (200, "hello"))
 
+    def test_without_trust_certs_the_systems_count(self):
+        endpoint = self.endpoint(self.pair)
+        for authority, status in ((self.authority, 200), (self.stranger, 502)):
+            router = self.sending({"commonName": "{service}.test"}, ("127.0.0.1", endpoint.port), env={"SSL_CERT_FILE": str(authority.cert)})
+            self.assertEqual(router.request()["status"], status)
+
     def test_an_address_can_be_the_name(self):
         tls = self.trusting(commonName="127.0.0.1")
         self.assertEqual(self.answer(tls, self.endpoint(self.pair))[1:], (200, "hello"))
