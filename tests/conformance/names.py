@@ -44,11 +44,11 @@ def of_router(router):
 
 
 def leaves(tree, prefix=""):
+    if any(not isinstance(value, dict) for value in tree.values()):
+        yield general(prefix.rstrip("/"))
     for name, value in tree.items():
-        if not isinstance(value, dict):
-            yield general(prefix.rstrip("/"))
-            return
-        yield from leaves(value, f"{prefix}{name}/")
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}/")
 
 
 def general(name):
