@@ -159,6 +159,22 @@ class Bodies(Edges):
         self.assertEqual(router.request(method="POST", body=body)["status"], 200)
         self.assertEqual(got, [body.encode()] * 2)
 
+    def test_repeats_of_one_request_end_whatever_the_budget(self):
+        got = []
+
+        def never(connection):
+            while True:
+                connection.head()
+                got.append(1)
+                connection.send(head("HTTP/1.1 503 No", "Content-Length: 0"))
+
+        for keys, attempts in (("", 26), ("retries: {maxPerRequest: 3}, ", 4), ("retries: {maxPerRequest: 0}, ", 1)):
+            keys = "service: {%sresponseClassifier: {kind: io.l5d.http.retryableRead5XX}}\nclient: {failureAccrual: {kind: none}}" % keys
+            _, router = self.started(never, keys)
+            got.clear()
+            self.assertEqual(router.request()["status"], 503)
+            self.assertEqual(len(got), attempts, keys)
+
     def test_without_streaming_a_request_over_the_limit_is_refused_and_nothing_hangs(self):
         _, router = self.started(echoing, "streamingEnabled: false\nmaxRequestKB: 4")
         for more in ({"body": "x" * 5000}, {"chunked": ["x" * 3000, "x" * 3000]}):
