@@ -1,6 +1,7 @@
 """Edge cases of Linkerd 1 that no other test is about; docs/linkerd1-edges.md lists them all, with the tests that stand for each."""
 import gzip
 import json
+import os
 import pathlib
 import socket
 import tempfile
@@ -350,6 +351,50 @@ class AdminAndLogs(Edges):
             go.set()
             self.assertEqual(client.response()["body"], b"late")
         self.assertEqual(router.wait(), 0)
+
+    def test_an_access_log_of_json_has_an_object_a_line_and_none_can_be_forged(self):
+        with tempfile.TemporaryDirectory() as logs:
+            _, router = self.started(router=f"httpAccessLog: {logs}/log\nhttpAccessLogFormat: json")
+            agent = '"}, {"status": 500, \\u000a \xe9 \tend'
+            with router.connect() as client:
+                client.send(head('GET /a"b\\n?c={} HTTP/1.1', "Host: web", f"User-Agent: {agent}", 'Referer: "'))
+                self.assertEqual(client.response()["status"], 200)
+            self.assertEqual(router.request(target="/second")["status"], 200)
+            lines = until(lambda: (found := pathlib.Path(logs, "log").read_text().splitlines()) and len(found) == 2 and found, "two lines")
+            first, second = map(json.loads, lines)
+            self.assertEqual((first["status"], first["method"], first["service"], first["bound"]), (200, "GET", "/svc/web", "/#/io.l5d.fs/web"))
+            # What is no UTF-8 is one character that stands for it.
+            self.assertEqual((first["userAgent"], first["referer"]), (agent.replace("\xe9", "\ufffd"), '"'))
+            self.assertEqual(first["target"], 'GET /a"b\\n?c={}'.split()[1])
+            self.assertIn("/second", json.dumps(second))
+
+    def test_an_access_log_that_cannot_be_written_holds_up_no_request(self):
+        with tempfile.TemporaryDirectory() as logs:
+            # A pipe that is full: whoever writes to it waits.
+            pipe = pathlib.Path(logs, "log")
+            os.mkfifo(pipe)
+            reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+            self.addCleanup(os.close, reader)
+            _, router = self.started(router=f"httpAccessLog: {pipe}")
+            with router.connect(5) as client:
+                for _ in range(100):
+                    client.get("/", "web", "User-Agent: " + "x" * 8000)
+                    self.assertEqual(client.response()["status"], 200)
+            self.assertGreater(len(os.read(reader, 1 << 20)), 8000, "some of it was written")
+
+    def test_a_servers_timeout_ms_is_503_and_the_endpoint_is_let_go(self):
+        gone = threading.Event()
+
+        def silent(connection):
+            connection.head()
+            connection.reader.rest()
+            gone.set()
+
+        _, router = self.started(silent, edit=self.server("timeoutMs: 300"))
+        began = time.monotonic()
+        self.assertEqual(router.request()["status"], 503)
+        self.assertLess(time.monotonic() - began, 5)
+        self.assertTrue(gone.wait(PATIENCE_S))
 
     def test_two_routers_keep_their_access_logs_apart(self):
         with tempfile.TemporaryDirectory() as logs:
