@@ -169,7 +169,9 @@ class Bodies(Edges):
                 got.append(1)
                 connection.send(head("HTTP/1.1 503 No", "Content-Length: 0"))
 
-        for keys, attempts in (("", 26), ("retries: {maxPerRequest: 3}, ", 4), ("retries: {maxPerRequest: 0}, ", 1)):
+        # Beyond the cap the budget counts: 100 repeats, as Linkerd made of each such request.
+        for keys, attempts in (("", 26), ("retries: {maxPerRequest: 3}, ", 4), ("retries: {maxPerRequest: 0}, ", 1),
+                               ("retries: {maxPerRequest: 1000}, ", 101)):
             keys = "service: {%sresponseClassifier: {kind: io.l5d.http.retryableRead5XX}}\nclient: {failureAccrual: {kind: none}}" % keys
             _, router = self.started(never, keys)
             got.clear()
