@@ -58,20 +58,22 @@ def response(status, framing, version):
 
 
 class Endpoint(socketserver.StreamRequestHandler):
-    """Answers `/STATUS/FRAMING/VERSION`, once a connection; keeps what it got."""
+    """Answers `/STATUS/FRAMING/VERSION`; keeps what it got. A connection ends only where somebody has said so: one that closes
+    without a word as it is used again costs a request that may not be repeated, which is not what is looked at here.
+    """
 
     got = []
 
     def handle(self):
-        message = read_message(self.rfile, is_request=True)
-        if message is None:
-            return
-        self.got.append(message)
-        _, status, framing, version = message["start"].split(" ")[1].split("/")
-        data = response(int(status), framing, version)
-        if message["start"].startswith("HEAD"):
-            data = data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
-        self.wfile.write(data)
+        while message := read_message(self.rfile, is_request=True):
+            self.got.append(message)
+            _, status, framing, version = message["start"].split(" ")[1].split("/")
+            data = response(int(status), framing, version)
+            if message["start"].startswith("HEAD"):
+                data = data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+            self.wfile.write(data)
+            if framing == "close" or ("Connection", "close") in message["fields"]:
+                return
 
 
 def read_message(file, is_request, method=""):

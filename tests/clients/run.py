@@ -21,6 +21,8 @@ CLIENT_LIMIT_S = 90
 
 CHECKS = ["get", "head", "not-found", "post", "upload-chunked", "chunked-response", "large", "keep-alive", "odd-query", "unbound",
           "connect-unbound", "connect-port", "https"]
+#: What a client does that speaks nothing but gRPC.
+GRPC_CHECKS = ["connect-unbound", "connect-port", "grpc-tls", "grpc-plain", "grpc-stream"]
 
 CONFIG = """\
 admin: {{ip: 127.0.0.1, port: {admin}}}
@@ -160,6 +162,15 @@ def go(work):
     return [str(built)]
 
 
+def grpc(_):
+    """Needs the program of `tests/run`'s preparations."""
+    return [os.environ["GRPC_CLIENT"]]
+
+
+def checks_of(name):
+    return GRPC_CHECKS if name == "grpc-go" else CHECKS
+
+
 #: What each client needs to be there, and how it is started.
 CLIENTS = {
     "curl": ("curl", lambda work: ["sh", str(HERE / "curl.sh")]),
@@ -168,6 +179,7 @@ CLIENTS = {
     "go": ("go", go),
     "java": ("javac", java),
     "node": ("node", lambda work: ["node", str(HERE / "client.js")]),
+    "grpc-go": (os.environ.get("GRPC_CLIENT", "GRPC_CLIENT"), grpc),
 }
 
 
@@ -175,12 +187,12 @@ def run(name, proxy, work):
     """What the client said of each check."""
     tool, start = CLIENTS[name]
     if shutil.which(tool) is None:
-        return {check: f"{tool} is not installed" for check in CHECKS}
+        return {check: f"{tool} is not installed" for check in checks_of(name)}
     env = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     env.update({"http_proxy": proxy, "https_proxy": proxy, "HTTP_PROXY": proxy, "HTTPS_PROXY": proxy})
     certificate = str(work / "web.pem")
     env.update({"SSL_CERT_FILE": certificate, "REQUESTS_CA_BUNDLE": certificate, "NODE_EXTRA_CA_CERTS": certificate})
-    said = {check: "the client said nothing of it" for check in CHECKS}
+    said = {check: "the client said nothing of it" for check in checks_of(name)}
     place = work / name
     place.mkdir()
     try:
@@ -210,14 +222,16 @@ MEANING = {
     "connect-unbound": "https to an unknown name: the tunnel is refused with 502",
     "connect-port": "https to a port that is not allowed: refused with 403 (RT-E125)",
     "https": "https through a tunnel, from the client to the endpoint's own certificate",
+    "grpc-tls": "gRPC calls with TLS, through a tunnel", "grpc-plain": "gRPC calls without TLS, through a tunnel",
+    "grpc-stream": "a stream of gRPC messages, through a tunnel",
 }
 BEGIN, END = "<!-- begin: made by tests/clients/run.py --update-docs -->", "<!-- end -->"
 
 
 def table(results):
     lines = ["| | " + " | ".join(results) + " |", "| --- |" + " --- |" * len(results)]
-    for check in CHECKS:
-        cells = " | ".join("no" if results[name][check] else "yes" for name in results)
+    for check in MEANING:
+        cells = " | ".join("–" if check not in results[name] else "no" if results[name][check] else "yes" for name in results)
         lines.append(f"| {MEANING[check]} (`{check}`) | {cells} |")
     return "\n".join(lines)
 
@@ -253,10 +267,14 @@ def main():
         port, inner, admin = free_port(), free_port(), free_port()
         for place in ("endpoints", "routers"):
             (work / place).mkdir()
+        grpc_plain, grpc_secure = free_port(), free_port()
+        endpoint = subprocess.Popen([*grpc(None), "serve", str(grpc_plain), str(grpc_secure), str(work / "web.pem"), str(work / "web.key")],
+                                    stdin=subprocess.DEVNULL) if "GRPC_CLIENT" in os.environ else None
         # CONNECT names a port always, and the port is part of the name. Which names there are the inner router knows.
-        for name, target in (("web", plain), ("web:443", secure), ("web:8443", secure)):
+        for name, target in (("web", plain), ("web:443", secure), ("web:8443", secure), ("grpc-plain:443", grpc_plain),
+                             ("grpc-tls:443", grpc_secure)):
             (work / "endpoints" / name).write_text(f"127.0.0.1 {target}\n")
-        for name in ("web", "web:443", "web:8443", "nobody", "nobody:443"):
+        for name in ("web", "web:443", "web:8443", "nobody", "nobody:443", "grpc-plain:443", "grpc-tls:443"):
             (work / "routers" / name).write_text(f"127.0.0.1 {inner}\n")
         config = work / "rutter.yaml"
         config.write_text(CONFIG.format(admin=admin, port=port, inner=inner, work=work))
@@ -280,6 +298,9 @@ def main():
                 child.wait(20)
             except subprocess.TimeoutExpired:
                 child.kill()
+            if endpoint:
+                endpoint.kill()
+                endpoint.wait()
     if not args.clients and table_is_stale(results, args.update_docs):
         failed += 1
     print(f"{passed} passed, {failed} failed")

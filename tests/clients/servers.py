@@ -72,7 +72,9 @@ func main() {
 		}
 		fmt.Fprintf(file, "%s %s\\n", r.Method, r.RequestURI)
 		w.Header().Set("Content-Type", "text/plain")
-		fmt.Fprintf(w, "%s %s %d", r.Method, r.RequestURI, size)
+		body := fmt.Sprintf("%s %s %d", r.Method, r.RequestURI, size)
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		io.WriteString(w, body)
 	}))
 }
 """
@@ -101,8 +103,9 @@ class Server:
     def seen(self):
         with self.file.open("rb") as file:
             file.seek(self.read)
-            data = file.read()
-        self.read += len(data)
+            # A line that is being written is for the next time.
+            data = file.read().rpartition(b"\n")[0]
+        self.read += len(data) + bool(data)
         return data.decode("latin-1").splitlines()
 
     def stop(self):

@@ -1,6 +1,8 @@
-"""Names from Consul, and a dtab from a ConfigMap, through the built program."""
+"""Names from Consul and SRV records, and a dtab from a ConfigMap, through the built program."""
 import http.server
 import json
+import socket
+import struct
 import threading
 import unittest
 
@@ -53,6 +55,50 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Dns:
+    """A DNS server whose SRV records are `places`; None is a server that fails. Addresses of `127.0.0.1.test` are their name."""
+
+    SRV, A, IN, SERVFAIL, NXDOMAIN = 33, 1, 1, 2, 3
+
+    def __init__(self, places):
+        self.places, self.asked = places, set()
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                query, client = self.socket.recvfrom(2000)
+                self.socket.sendto(self.answer(query), client)
+            except OSError:
+                return
+
+    @staticmethod
+    def written(name):
+        return b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
+
+    def answer(self, query):
+        labels, at = [], 12
+        while query[at]:
+            labels.append(query[at + 1:at + 1 + query[at]].decode())
+            at += 1 + query[at]
+        name, kind, end = ".".join(labels).lower(), struct.unpack_from("!H", query, at + 1)[0], at + 5
+        self.asked.add((name, kind))
+        code, records = 0, []
+        if self.places is None:
+            code = self.SERVFAIL
+        elif name == "_http._tcp.web.test" and kind == self.SRV:
+            records = [struct.pack("!HHH", 1, 1, port) + self.written(f"{host}.test") for host, port in self.places]
+        elif name.endswith(".test") and name[0].isdigit():
+            records = [socket.inet_aton(name.removesuffix(".test"))] if kind == self.A else []
+        else:
+            code = self.NXDOMAIN
+        body = b"".join(b"\xc0\x0c" + struct.pack("!HHIH", kind, self.IN, 1, len(record)) + record for record in records)
+        return query[:2] + struct.pack("!HHHHH", 0x8580 | code, 1, len(records), 0, 0) + query[12:end] + body
+
+
 class Sources(unittest.TestCase):
     def server(self, body):
         return self.enterContext(Server(answering(body)))
@@ -82,6 +128,24 @@ class Sources(unittest.TestCase):
             self.assertEqual(state()["state"]["value"]["addrs"][0]["port"], two.address[1])
             consul.set(broken=False)
             until(lambda: router.request()["status"] == 502, "the service has gone")
+
+    def test_srv_records(self):
+        one, two = self.server(b"one"), self.server(b"two")
+        dns = Dns([one.address])
+        self.addCleanup(dns.socket.close)
+        namer = f"namers:\n- {{kind: io.l5d.dnssrv, refreshIntervalSeconds: 1, dnsHosts: ['127.0.0.1:{dns.port}']}}\n"
+        dtab = "/svc => /#/io.l5d.fs; /svc/web => /#/io.l5d.dnssrv/_http._tcp.web.test; /svc/other => /#/io.l5d.dnssrv/_http._tcp.other.test | /#/io.l5d.fs/other;"
+        with Router(names={"other": [two.address]}, dtab=dtab, edit=lambda text: text.replace("namers:\n", namer)) as router:
+            self.assertEqual(self.body(router), b"one")
+            self.assertEqual(self.body(router, "other"), b"two")
+            self.assertIn(("_http._tcp.web.test", Dns.SRV), dns.asked)
+            dns.places = [two.address]
+            until(lambda: self.body(router) == b"two", "the record's new target answers")
+            dns.places, dns.asked = None, set()
+            until(lambda: ("_http._tcp.web.test", Dns.SRV) in dns.asked, "the server that fails is asked")
+            self.assertEqual(self.body(router), b"two")
+            dns.places = [one.address]
+            until(lambda: self.body(router) == b"one", "the server that is well again is believed")
 
     def test_a_dtab_in_a_config_map(self):
         one, two = self.server(b"one"), self.server(b"two")

@@ -258,9 +258,31 @@ class Towards(Secure):
         pair = self_signed(self.directory, "web.test")
         self.assertEqual(self.answer({"commonName": "web.test", "trustCerts": [str(pair.cert)]}, self.endpoint(pair))[1:], (200, "hello"))
 
+    def test_without_trust_certs_the_systems_count(self):
+        endpoint = self.endpoint(self.pair)
+        for authority, status in ((self.authority, 200), (self.stranger, 502)):
+            router = self.sending({"commonName": "{service}.test"}, ("127.0.0.1", endpoint.port), env={"SSL_CERT_FILE": str(authority.cert)})
+            self.assertEqual(router.request()["status"], status)
+
     def test_an_address_can_be_the_name(self):
         tls = self.trusting(commonName="127.0.0.1")
         self.assertEqual(self.answer(tls, self.endpoint(self.pair))[1:], (200, "hello"))
+
+    def test_an_address_as_the_name_is_no_server_name(self):
+        context, names = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), []
+        context.load_cert_chain(str(self.pair.cert), str(self.pair.key))
+        context.sni_callback = lambda _, name, __: names.append(name)
+
+        def secure(connection):
+            connection.socket = context.wrap_socket(connection.socket, server_side=True)
+            connection.socket.recv(65536)
+            connection.send(head("HTTP/1.1 200 OK", "Content-Length: 0", "Connection: close"))
+
+        address = self.backend(secure).address
+        for name, sent in (("127.0.0.1", None), ("web.test", "web.test")):
+            names.clear()
+            self.assertEqual(self.sending(self.trusting(commonName=name), address).request()["status"], 200)
+            self.assertEqual(set(names), {sent})
 
     def test_an_endpoint_without_tls_is_told_apart(self):
         def puzzled(connection):

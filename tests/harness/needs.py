@@ -22,6 +22,7 @@ CARGO_FUZZ_VERSION = "0.13.2"
 REQUESTS_VERSION = "2.34.2"
 PYYAML_VERSION = "6.0.3"
 HELM_VERSION = "3.19.5"
+GRPC_VERSION = "1.72.1"
 ENVOY_VERSION = "1.40.0"
 
 #: How often a waiting part says what it waits for.
@@ -143,6 +144,7 @@ def last_line(path):
 #: Debian packages by need.
 PACKAGES = {
     "clients": ("curl",),
+    "servers": ("nginx-light", "nodejs"),
     "prometheus": ("prometheus",),
     "browser": ("chromium", "chromium-driver"),
     "cluster": ("containerd", "runc", "containernetworking-plugins", "iptables", "conntrack", "iproute2", "prometheus"),
@@ -210,6 +212,22 @@ def make_python(job):
     venv = CACHE / f"python-requests-{REQUESTS_VERSION}"
     make_venv(job, venv, "requests", REQUESTS_VERSION)
     return {"PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+
+def build_grpc(job):
+    """A client and an endpoint that speak gRPC, from Go's module."""
+    directory = CACHE / f"grpc-{GRPC_VERSION}"
+    source = (ROOT / "tests" / "clients" / "grpc" / "main.go").read_bytes()
+    program, copy = directory / "grpc", directory / "module" / "main.go"
+    if not program.exists() or not copy.exists() or copy.read_bytes() != source:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(source)
+        (copy.parent / "go.mod").write_text("module rutter.test/grpc\n\ngo 1.22\n")
+        env = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod -trimpath -buildvcs=false"}
+        job.run(f"fetching gRPC {GRPC_VERSION}", ["go", "get", f"google.golang.org/grpc@v{GRPC_VERSION}"], nice=10, cwd=copy.parent, env=env)
+        job.run(f"building a client of gRPC {GRPC_VERSION}", ["go", "build", "-o", directory / "grpc.part", "."], nice=10, cwd=copy.parent, env=env)
+        os.replace(directory / "grpc.part", program)
+    return {"GRPC_CLIENT": str(program)}
 
 
 def make_yaml_python(job):
@@ -316,6 +334,7 @@ def build_etcd(job):
 MAKERS = {
     "rutter": build_program,
     "clients": make_python,
+    "grpc": build_grpc,
     "zipkin": fetch_zipkin,
     "bench-tools": build_bench_tools,
     "bench": build_dist,

@@ -385,6 +385,13 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_in_a_path_is_no_comment() {
+        let text = "/k8s => /#/io.l5d.k8s ; # and here is one\n/a => /#/b | /#c#d ;";
+        let dtab = read_dtab(text).unwrap();
+        assert_eq!(dtab.to_string(), "/k8s=>/#/io.l5d.k8s;/a=>/#/b | /#c#d");
+    }
+
+    #[test]
     fn white_space_is_java_s() {
         for white in [
             '\u{b}', '\u{1c}', '\u{1f}', '\u{2003}', '\u{2028}', '\u{3000}',

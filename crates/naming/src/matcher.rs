@@ -191,6 +191,12 @@ mod tests {
     }
 
     #[test]
+    fn captures_may_have_an_underscore() {
+        let captures = extract("/#/{service_name}/{_}", "/#/web_one/two").unwrap();
+        assert_eq!(captures.fill("/{service_name}_x/{_}"), "/web_one_x/two");
+    }
+
+    #[test]
     fn a_pattern_without_segments_matches_all() {
         for pattern in ["", "/", "//"] {
             assert!(extract(pattern, "/any/thing").is_some());

@@ -12,13 +12,14 @@ use telemetry::trace::Formats;
 use crate::call::Call;
 use crate::diagnose::Diagnosis;
 use crate::entrance::{Behind, Entrance};
-use crate::exchange::Downstream;
+use crate::exchange::{Downstream, Stalls};
 use crate::handle::{After, handle};
 use crate::http1::{Framing, Parsed, RequestHead, ResponseHead, Version};
 use crate::identify::Identified;
 use crate::io::{BLOCK, Buffer, Io};
 use crate::respond::{self, Answering, RouteError};
 use crate::routes::Local;
+use crate::settings::SocketSettings;
 use crate::stats::ServerStats;
 use crate::tunnel::Wish;
 
@@ -107,6 +108,7 @@ pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr)
         out: Vec::new(),
         written: 0,
         half_closed: false,
+        stalls: Stalls::of(&SocketSettings::default()),
         timer: worker.timers.timer(),
         sent: 0,
         received: 0,
@@ -126,6 +128,7 @@ pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr)
         let behind = entrance.behind();
         ends.follow(&behind);
         let local = &behind.local;
+        down.stalls = Stalls::of(&local.router.settings.servers[ends.server].socket);
         let mut job = worker.jobs.borrow_mut().pop().unwrap_or_default();
         let after = match read_head(local, &mut down, &mut job).await {
             Head::End => After::Close,
@@ -194,8 +197,10 @@ async fn read_head(local: &Local, down: &mut Downstream, job: &mut Job) -> Head 
     let limits = &local.limits;
     let most = limits.head + BLOCK;
     job.request.reset();
-    let mut armed = false;
+    let silence = down.stalls.read.min(HEAD_TIME);
+    let mut armed: Option<Instant> = None;
     let head = poll_fn(|cx| {
+        let mut heard = armed.is_none();
         loop {
             if !down.buffer.is_empty() {
                 match job.request.parse(down.buffer.bytes(), limits) {
@@ -208,7 +213,7 @@ async fn read_head(local: &Local, down: &mut Downstream, job: &mut Job) -> Head 
                 }
             }
             match down.poll_fill(cx, most) {
-                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(Ok(n)) if n > 0 => heard = true,
                 Poll::Ready(_) => return Poll::Ready(Head::End),
                 Poll::Pending => break,
             }
@@ -216,18 +221,24 @@ async fn read_head(local: &Local, down: &mut Downstream, job: &mut Job) -> Head 
         if down.buffer.is_empty() {
             return Poll::Ready(Head::Nothing);
         }
-        if !std::mem::replace(&mut armed, true) {
-            down.timer.arm_in(HEAD_TIME);
+        let end = *armed.get_or_insert_with(|| Instant::now() + HEAD_TIME);
+        if heard {
+            down.timer.arm(end.min(Instant::now() + silence));
         }
         match down.timer.poll(cx) {
+            Poll::Ready(()) if silence == HEAD_TIME || end <= Instant::now() => {
+                Poll::Ready(Head::Bad(RouteError::TooSlow(
+                    "the request's head was not complete within 10 s",
+                )))
+            }
             Poll::Ready(()) => Poll::Ready(Head::Bad(RouteError::TooSlow(
-                "the request's head was not complete within 10 s",
+                "no more of the request's head came within `readTimeoutMs`",
             ))),
             Poll::Pending => Poll::Pending,
         }
     })
     .await;
-    if armed {
+    if armed.is_some() {
         down.timer.disarm();
     }
     head
@@ -248,6 +259,7 @@ pub(crate) async fn turn_away(
         out: Vec::new(),
         written: 0,
         half_closed: false,
+        stalls: Stalls::of(&SocketSettings::default()),
         timer: worker.timers.timer(),
         sent: 0,
         received: 0,

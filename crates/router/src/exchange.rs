@@ -15,11 +15,32 @@ use crate::http1::{
     strip_hop_by_hop, write_chunk,
 };
 use crate::io::{BLOCK, BLOCK_MAX, Buffer, Io};
+use crate::settings::SocketSettings;
 use crate::timer::Timer;
 use crate::wrap::Wrapper;
 
 /// No byte of a body for so long is a stall.
 const STALL: Duration = Duration::from_secs(60);
+
+/// For how long a client may stand still within a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stalls {
+    /// While it sends: `socketOptions.readTimeoutMs`.
+    pub(crate) read: Duration,
+    /// While it takes nothing: `socketOptions.writeTimeoutMs`.
+    pub(crate) write: Duration,
+}
+
+impl Stalls {
+    pub(crate) fn of(socket: &SocketSettings) -> Self {
+        Self {
+            read: socket.read_timeout.unwrap_or(STALL),
+            write: socket.write_timeout.unwrap_or(STALL),
+        }
+    }
+}
+/// No timer of a stall is armed for less.
+const SOON: Duration = Duration::from_millis(10);
 /// After an early response, so much of the request is still read before the connection is closed.
 const DRAIN_BYTES: usize = 64 * 1024;
 /// And for so long.
@@ -40,6 +61,7 @@ pub(crate) struct Downstream {
     pub(crate) written: usize,
     /// The client sent FIN.
     pub(crate) half_closed: bool,
+    pub(crate) stalls: Stalls,
     pub(crate) timer: Timer,
     /// Bytes written to the client, and read from it, for metrics.
     pub(crate) sent: u64,
@@ -212,7 +234,7 @@ impl Downstream {
 
     /// Writes all of `out`. False: the client is gone, or takes nothing for too long.
     pub(crate) async fn flush(&mut self) -> bool {
-        self.timer.arm_in(STALL);
+        self.timer.arm_in(self.stalls.write);
         let done = poll_fn(|cx| {
             if self.timer.poll(cx).is_ready() {
                 return Poll::Ready(false);
@@ -300,6 +322,8 @@ pub(crate) struct Exchange<'a> {
     write_error: Option<io::Error>,
     /// Something moved since the timer was armed.
     moved: bool,
+    /// Since when nothing moves.
+    still_since: Instant,
     /// What is done to the response's body, with [`Reframe::Wrap`].
     wrapper: Option<Box<Wrapper>>,
 }
@@ -322,6 +346,7 @@ impl<'a> Exchange<'a> {
             heard: false,
             write_error: None,
             moved: false,
+            still_since: Instant::now(),
             wrapper: None,
         }
     }
@@ -344,6 +369,7 @@ impl<'a> Exchange<'a> {
             heard: true,
             write_error: None,
             moved: false,
+            still_since: Instant::now(),
             wrapper,
         }
     }
@@ -456,7 +482,7 @@ impl<'a> Exchange<'a> {
                 if deadline.is_some_and(|deadline| deadline <= now) {
                     return Poll::Ready(Err(AttemptError::Deadline));
                 }
-                if !self.all_sent && !std::mem::take(&mut self.moved) {
+                if !self.all_sent && self.stands_still(self.upload_stall()) {
                     return Poll::Ready(Err(AttemptError::BodyStalled));
                 }
                 self.arm_stall(deadline);
@@ -469,11 +495,32 @@ impl<'a> Exchange<'a> {
     }
 
     fn arm_stall(&mut self, deadline: Option<Instant>) {
-        let stall = Instant::now() + STALL;
-        self.moved = false;
+        let now = Instant::now();
+        if std::mem::take(&mut self.moved) || self.all_sent {
+            self.still_since = now;
+        }
+        // It may have been the endpoint that was waited for, and is the client now.
+        let stall = (self.still_since + self.upload_stall()).max(now + SOON);
         self.down
             .timer
             .arm(deadline.map_or(stall, |deadline| deadline.min(stall)));
+    }
+
+    /// For how long the upload may stand still: whether the client is waited for, or the endpoint.
+    fn upload_stall(&self) -> Duration {
+        let waits_for_client = self.head_sent == self.head.len()
+            && self.body.sent == self.body.scanned
+            && !self.body.is_complete();
+        if waits_for_client {
+            self.down.stalls.read
+        } else {
+            STALL
+        }
+    }
+
+    /// Whether nothing has moved for `limit`.
+    fn stands_still(&self, limit: Duration) -> bool {
+        !self.moved && self.still_since.elapsed() >= limit
     }
 
     fn poll_head(
@@ -522,7 +569,9 @@ impl<'a> Exchange<'a> {
     pub(crate) async fn forward(&mut self, framing: Framing, reframe: Reframe) -> Forwarded {
         let mut scanner = BodyScanner::new(framing);
         let mut scanned = 0;
-        self.down.timer.arm_in(STALL * 2);
+        let stalls = self.down.stalls;
+        self.down.timer.arm_in(stalls.write.min(STALL));
+        self.still_since = Instant::now();
         self.moved = false;
         // A long silence is no stall as long as nothing is owed: server-sent events may pause. What is watched is a
         // client that takes nothing, and an endpoint that stops in the middle of a body with a length.
@@ -542,11 +591,12 @@ impl<'a> Exchange<'a> {
                 Err(_) => self.write_error = Some(io::ErrorKind::BrokenPipe.into()),
             }
             while self.down.timer.poll(cx).is_ready() {
-                if (blocked || owes) && !std::mem::take(&mut self.moved) {
+                if std::mem::take(&mut self.moved) || !(blocked || owes) {
+                    self.still_since = Instant::now();
+                } else if self.stands_still(if blocked { stalls.write } else { STALL }) {
                     return Poll::Ready(Forwarded::Stalled);
                 }
-                self.moved = false;
-                self.down.timer.arm_in(STALL);
+                self.down.timer.arm_in(stalls.write.min(STALL));
             }
             Poll::Pending
         })

@@ -167,7 +167,7 @@ impl Attempts<'_> {
             }
             AttemptError::BodyStalled => (
                 failed(RouteError::TooSlow(
-                    "the request's body stands still for 60 s",
+                    "the request's body stands still for 60 s, or the server's `readTimeoutMs`",
                 )),
                 false,
             ),

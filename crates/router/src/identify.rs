@@ -284,6 +284,18 @@ mod tests {
     }
 
     #[test]
+    fn a_slash_at_the_end_of_a_path_is_no_segment() {
+        let path = |segments| IdentifierSettings::Path {
+            segments,
+            consume: false,
+        };
+        let text = "GET /foo/?x=1 HTTP/1.1\r\nHost: h\r\n\r\n";
+        assert_eq!(name(path(1), text).as_deref(), Ok("/svc/foo"));
+        let error = name(path(2), text).unwrap_err();
+        assert!(error.contains("2 wanted, 1 found"), "{error}");
+    }
+
+    #[test]
     fn what_is_missing_is_said() {
         let token = IdentifierSettings::HeaderToken {
             header: "X-Svc".into(),

@@ -322,6 +322,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_port_is_no_part_of_a_subdomain() {
+        for (path, want) in [
+            ("/test.org/svc/web.test.org:8080/x", Some("/svc/web/x")),
+            ("/test.org/svc/a.web.test.org/x", Some("/svc/a.web/x")),
+            ("/test.org/svc/test.org:8080", None),
+            ("/test.org:8080/svc/web.test.org", None),
+        ] {
+            let found = subdomain(&Path::read(path).unwrap(), 2);
+            assert_eq!(found.map(|p| p.to_string()).as_deref(), want, "{path}");
+        }
+    }
+
+    #[test]
     fn literals_need_no_dns() {
         for (host, want) in [
             ("127.0.0.1", "127.0.0.1"),

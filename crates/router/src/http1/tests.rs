@@ -188,7 +188,8 @@ fn every_case_of_the_corpus_has_its_verdict_however_it_is_cut() {
         assert_eq!(judge(&bytes, &all), want, "{kind} in small pieces: {text}");
         cases += 1;
     }
-    assert!(cases >= 60, "{cases} cases");
+    // So many are promised; those that are cut off count for nothing through a router.
+    assert!(cases >= 310, "{cases} cases");
 }
 
 #[test]

@@ -208,6 +208,38 @@ fn configurations_that_linkerd_1_takes_are_taken() {
     }
 }
 
+/// The shapes of files that people have, by their features; a line `# refused: …` at the top is a problem, and there is
+/// no other. The same file as JSON is judged in the same way.
+#[test]
+fn all_shapes_of_files_are_taken_or_refused_by_name_as_yaml_and_as_json() {
+    let files = files("configs/shapes");
+    assert!(files.len() >= 13, "{files:?}");
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let wanted: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# refused: "))
+            .collect();
+        let tree: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+        let json = serde_json::to_string_pretty(&tree).unwrap();
+        for source in [&text, &json] {
+            let found = errors_in(source, &pod());
+            let rest: Vec<_> = found
+                .iter()
+                .map(|one| one.split_once(' ').unwrap().1)
+                .collect();
+            assert_eq!(rest.len(), wanted.len(), "{}: {found:#?}", file.display());
+            for want in &wanted {
+                let one = rest.iter().find(|one| one.starts_with(want));
+                let one = one.unwrap_or_else(|| panic!("{}: {want}: {rest:#?}", file.display()));
+                if want.ends_with("is not supported") {
+                    assert!(one.contains("see docs/linkerd1.md"), "{one}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn the_walkthrough_starts_unchanged() {
     let text = std::fs::read_to_string(files("walkthrough").remove(0)).unwrap();
