@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::followed::{Answer, Belief, Followed, Table, tell};
+use super::followed::{Answer, Belief, Followed, Table, Unanswered, tell};
 use crate::namers::Dns;
 use crate::{Activity, Name, Namer, Reads, Var};
 
@@ -27,7 +27,7 @@ use nodes::Wanted;
 /// As Linkerd: one answer takes a name away, and a first error lets an alternative be taken.
 const BELIEF: Belief = Belief {
     to_lose: 1,
-    failed_is_nothing: true,
+    unanswered: Unanswered::Nothing,
 };
 /// As Linkerd's, the first and the longest wait after an error; jittered.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));

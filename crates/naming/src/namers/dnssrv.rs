@@ -16,14 +16,14 @@ use hickory_resolver::proto::rr::RData;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use super::followed::{Answer, Belief, Followed, Place, Table, tell};
+use super::followed::{Answer, Belief, Followed, Place, Table, Unanswered, tell};
 use crate::namers::Dns;
 use crate::{Activity, Name, Namer, Reads};
 
 /// DNS has errors beyond those that it calls so: one answer without records takes no name away.
 const BELIEF: Belief = Belief {
     to_lose: 2,
-    failed_is_nothing: false,
+    unanswered: Unanswered::Fails,
 };
 
 /// Binds `/NAME` to the targets of the SRV records of that name; further segments are residual.

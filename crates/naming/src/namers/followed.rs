@@ -50,8 +50,20 @@ pub(super) struct Place {
 pub(super) struct Belief {
     /// So many answers in a row have to say that a name is gone which was there.
     pub(super) to_lose: u32,
-    /// An error is an answer to who has no other: the name counts as not there, so that an alternative is taken.
-    pub(super) failed_is_nothing: bool,
+    /// What an error says to who has no answer yet.
+    pub(super) unanswered: Unanswered,
+}
+
+/// What becomes of a name when the first thing that its source says is an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unanswered {
+    /// It counts as not there, so that an alternative is taken.
+    Nothing,
+    /// It fails with the error.
+    Fails,
+    /// It is waited for, as long as a binding may take.
+    #[cfg_attr(not(feature = "zookeeper"), expect(dead_code))]
+    Waits,
 }
 
 /// A name and what is known of it.
@@ -63,7 +75,8 @@ pub(super) struct Followed {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Existence {
-    Unknown,
+    /// Not answered yet; what went wrong so far.
+    Unknown(Option<Arc<str>>),
     Failed(Arc<str>),
     Nothing,
     There,
@@ -94,7 +107,7 @@ struct Record {
 impl Followed {
     fn new() -> Self {
         Self {
-            existence: Var::new(Existence::Unknown),
+            existence: Var::new(Existence::Unknown(None)),
             places: Var::default(),
             record: Mutex::default(),
         }
@@ -138,10 +151,11 @@ impl Followed {
                 }
             }
             Answer::Failed(problem) => {
-                if *before == Existence::Unknown || matches!(*before, Existence::Failed(_)) {
-                    self.existence.set_if_new(match belief.failed_is_nothing {
-                        true => Existence::Nothing,
-                        false => Existence::Failed(problem.clone()),
+                if matches!(*before, Existence::Unknown(_) | Existence::Failed(_)) {
+                    self.existence.set_if_new(match belief.unanswered {
+                        Unanswered::Nothing => Existence::Nothing,
+                        Unanswered::Fails => Existence::Failed(problem.clone()),
+                        Unanswered::Waits => Existence::Unknown(Some(problem.clone())),
                     });
                 }
                 record.trouble = Some(problem);
@@ -179,7 +193,7 @@ impl Followed {
 
     fn now(&self, reads: &mut Reads) -> Addr {
         match &*self.existence.read(reads) {
-            Existence::Unknown => Addr::Pending,
+            Existence::Unknown(_) => Addr::Pending,
             Existence::Failed(problem) => Addr::Failed(problem.clone()),
             Existence::Nothing => Addr::Neg,
             Existence::There => self.places.read(reads).addr(reads),
@@ -300,7 +314,8 @@ impl Table {
             return Activity::failed(NamerError::Unavailable { message });
         };
         match &*followed.existence.read(reads) {
-            Existence::Unknown => Activity::pending(format!("the first answer about {id}")),
+            Existence::Unknown(None) => Activity::pending(format!("the first answer about {id}")),
+            Existence::Unknown(Some(problem)) => Activity::pending(problem.clone()),
             Existence::Failed(problem) => Activity::failed(NamerError::Unavailable {
                 message: problem.to_string(),
             }),

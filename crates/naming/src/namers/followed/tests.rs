@@ -2,11 +2,11 @@ use super::*;
 
 const LINKERDS: Belief = Belief {
     to_lose: 1,
-    failed_is_nothing: true,
+    unanswered: Unanswered::Nothing,
 };
 const CAREFUL: Belief = Belief {
     to_lose: 2,
-    failed_is_nothing: false,
+    unanswered: Unanswered::Fails,
 };
 
 fn dns() -> Dns {
@@ -63,6 +63,24 @@ async fn an_error_as_the_first_answer_lets_an_alternative_be_taken_where_linkerd
     followed.apply(Answer::Places(vec![place("10.0.0.1", 1.0)]), LINKERDS, &dns);
     assert_eq!(addresses(&followed), "10.0.0.1:80*1");
     followed.apply(Answer::Nothing, LINKERDS, &dns);
+    assert_eq!(addresses(&followed), "Neg");
+}
+
+#[tokio::test]
+async fn an_error_as_the_first_answer_is_none_where_a_name_is_waited_for() {
+    let waiting = Belief {
+        to_lose: 1,
+        unanswered: Unanswered::Waits,
+    };
+    let (followed, dns) = (Followed::new(), dns());
+    let mut reads = Reads::new();
+    followed.existence.read(&mut reads);
+    followed.apply(Answer::Failed("down".into()), waiting, &dns);
+    assert_eq!(addresses(&followed), "Pending");
+    // Who waits is told what for.
+    assert!(reads.stale());
+    followed.apply(Answer::Nothing, waiting, &dns);
+    followed.apply(Answer::Failed("down".into()), waiting, &dns);
     assert_eq!(addresses(&followed), "Neg");
 }
 
