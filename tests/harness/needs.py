@@ -16,6 +16,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = pathlib.Path(os.environ.get("RUTTER_TEST_CACHE") or pathlib.Path.home() / ".cache" / "rutter-tests")
 
 ZIPKIN_VERSION = "3.6.1"
+ZOOKEEPER_VERSION = "3.9.3"
+KAZOO_VERSION = "2.11.0"
 ETCD_VERSION = "3.5.21"
 TOXIPROXY_VERSION = "2.5.0"
 CARGO_FUZZ_VERSION = "0.13.2"
@@ -198,6 +200,37 @@ def fetch_zipkin(job):
     return {"ZIPKIN_JAR": str(jar)}
 
 
+#: What the server needs beside what it says that it does.
+ZOOKEEPER_POM = """\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>rutter.test</groupId><artifactId>zookeeper</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>org.apache.zookeeper</groupId><artifactId>zookeeper</artifactId><version>{version}</version></dependency>
+    <dependency><groupId>io.dropwizard.metrics</groupId><artifactId>metrics-core</artifactId><version>4.1.12.1</version></dependency>
+    <dependency><groupId>org.xerial.snappy</groupId><artifactId>snappy-java</artifactId><version>1.1.10.5</version></dependency>
+  </dependencies>
+</project>
+"""
+
+
+def fetch_zookeeper(job):
+    """The server (20 MB), and a Python with kazoo, which registers members."""
+    directory = CACHE / f"zookeeper-{ZOOKEEPER_VERSION}"
+    if not directory.exists():
+        # Into a directory of its own first: an aborted download must not look like the server.
+        part = CACHE / "zookeeper.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        (part / "pom.xml").write_text(ZOOKEEPER_POM.format(version=ZOOKEEPER_VERSION))
+        job.run(f"fetching ZooKeeper {ZOOKEEPER_VERSION} with Maven",
+                ["mvn", "-q", "-B", "-f", part / "pom.xml", "dependency:copy-dependencies", f"-DoutputDirectory={part / 'lib'}"])
+        os.replace(part, directory)
+    venv = CACHE / f"python-kazoo-{KAZOO_VERSION}"
+    make_venv(job, venv, "kazoo", KAZOO_VERSION)
+    return {"ZOOKEEPER": str(directory), "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+
 def make_venv(job, directory, package, version):
     """A Python environment with one package of PyPI in it."""
     if not (directory / "complete").exists():
@@ -336,6 +369,7 @@ MAKERS = {
     "clients": make_python,
     "grpc": build_grpc,
     "zipkin": fetch_zipkin,
+    "zookeeper": fetch_zookeeper,
     "bench-tools": build_bench_tools,
     "bench": build_dist,
     "dist": build_dist,

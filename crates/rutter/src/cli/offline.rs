@@ -34,6 +34,8 @@ impl Offline {
                 | NamerSource::K8s { .. }
                 | NamerSource::DnsSrv { .. }
                 | NamerSource::Consul(_) => Arc::new(Unasked { prefix }),
+                #[cfg(feature = "zookeeper")]
+                NamerSource::ZooKeeper(_) => Arc::new(Unasked { prefix }),
             };
             Mounted::new(source, Vec::new())
         });

@@ -197,6 +197,8 @@ pub enum Support {
     Yes(&'static Section),
     /// It is known and not supported, for this reason.
     No(&'static str),
+    /// The program can be built so that it works.
+    NotBuilt(&'static str),
 }
 
 impl Kinds {
@@ -227,6 +229,15 @@ pub const fn refused(id: &'static str, why: &'static str) -> Kind {
     Kind {
         id,
         support: Support::No(why),
+        about: "",
+    }
+}
+
+/// A kind that this build is without.
+pub const fn not_built(id: &'static str, why: &'static str) -> Kind {
+    Kind {
+        id,
+        support: Support::NotBuilt(why),
         about: "",
     }
 }

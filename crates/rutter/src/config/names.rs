@@ -10,6 +10,8 @@ use namerd::client::ClientConfig;
 use namerd::store::Namespace;
 use naming::namers::ConsulConfig;
 use naming::namers::consul::{Consistency, Health};
+#[cfg(feature = "zookeeper")]
+use naming::namers::{ZkConfig, ZkKind};
 
 use super::settings::{
     ConfigMapSettings, InterpreterSettings, K8sApi, K8sKind, NamerSettings, NamerSource,
@@ -28,6 +30,9 @@ const CONSUL_PORT: u16 = 8500;
 /// As Linkerd 1's `refreshIntervalSeconds`.
 const SRV_REFRESH: Duration = Duration::from_secs(5);
 const DNS_PORT: u16 = 53;
+/// As Linkerd 1's `zkAddrs`.
+#[cfg(feature = "zookeeper")]
+const ZK_PORT: u16 = 2181;
 
 pub(super) fn namer(at: &At<'_>, environment: &Environment) -> Option<NamerSettings> {
     let kind = at.tag("kind", "");
@@ -45,6 +50,10 @@ pub(super) fn namer(at: &At<'_>, environment: &Environment) -> Option<NamerSetti
         "io.l5d.rewrite" => rewrite(at)?,
         "io.l5d.dnssrv" => dnssrv(at),
         "io.l5d.consul" => consul(at, &prefix(at, &kind)),
+        #[cfg(feature = "zookeeper")]
+        "io.l5d.serversets" => zookeeper(at, ZkKind::Serverset, prefix(at, &kind)),
+        #[cfg(feature = "zookeeper")]
+        "io.l5d.zkLeader" => zookeeper(at, ZkKind::Leader, prefix(at, &kind)),
         _ => return None,
     };
     let prefix = prefix(at, &kind);
@@ -218,6 +227,36 @@ fn consul(at: &At<'_>, prefix: &Path) -> NamerSource {
             .filter_map(weight)
             .collect(),
     }))
+}
+
+#[cfg(feature = "zookeeper")]
+fn zookeeper(at: &At<'_>, kind: ZkKind, prefix: Path) -> NamerSource {
+    let servers = at.get("zkAddrs");
+    if servers.is_given() && servers.items().is_empty() {
+        servers.error(
+            "`zkAddrs` names no server",
+            "at least one, such as `[{host: zookeeper.local, port: 2181}]`",
+        );
+    }
+    let server = |one: &At<'_>| {
+        let host = one.get("host");
+        let text = host.string()?;
+        let address = text.parse::<IpAddr>().is_ok();
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if !address && (text.is_empty() || !text.chars().all(fits)) {
+            host.error(
+                format!("`{text}` is no host"),
+                "a name or an IP address; the port is a key of its own, `port`",
+            );
+        }
+        let port = one.get("port").u16().unwrap_or(ZK_PORT);
+        Some((text.into(), port))
+    };
+    NamerSource::ZooKeeper(ZkConfig {
+        prefix,
+        kind,
+        servers: servers.items().iter().filter_map(server).collect(),
+    })
 }
 
 fn rewrite(at: &At<'_>) -> Option<NamerSource> {

@@ -85,7 +85,7 @@ impl Done {
                             }
                         );
                     }
-                    Support::No(why) => {
+                    Support::No(why) | Support::NotBuilt(why) => {
                         _ = writeln!(out, "| `{}` | not supported: {} |", kind.id, cell(why));
                     }
                 }

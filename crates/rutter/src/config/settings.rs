@@ -96,6 +96,9 @@ pub enum NamerSource {
     },
     /// `io.l5d.consul`; the prefix in it is the namer's.
     Consul(Box<ConsulConfig>),
+    /// `io.l5d.serversets`, `io.l5d.zkLeader`; the prefix in it is the namer's.
+    #[cfg(feature = "zookeeper")]
+    ZooKeeper(naming::namers::ZkConfig),
     /// `io.l5d.rewrite`.
     Rewrite {
         /// What is matched.

@@ -175,7 +175,7 @@ fn stands_alone(key: &Key, node: Option<&Node>) -> bool {
 fn supported<'a>(kinds: &'static Kinds, id: &'a str) -> Option<(&'a str, &'static Section)> {
     match kinds.find(id)?.support {
         Support::Yes(section) => Some((id, section)),
-        Support::No(_) => None,
+        Support::No(_) | Support::NotBuilt(_) => None,
     }
 }
 

@@ -177,7 +177,45 @@ fn namers_of_other_systems_have_linkerds_defaults() {
             .to_vec(),
         }
     );
+    #[cfg(feature = "zookeeper")]
+    for (kind, what) in [
+        ("io.l5d.serversets", naming::namers::ZkKind::Serverset),
+        ("io.l5d.zkLeader", naming::namers::ZkKind::Leader),
+    ] {
+        let config = naming::namers::ZkConfig {
+            prefix: dtab::Path::utf8([kind]),
+            kind: what,
+            servers: [("a.local", 2181), ("fd00::1", 2182)]
+                .map(|(host, port)| (host.into(), port))
+                .to_vec(),
+        };
+        assert_eq!(
+            namer(&format!(
+                "kind: {kind}, zkAddrs: [{{host: a.local}}, {{host: 'fd00::1', port: 2182}}]"
+            )),
+            NamerSource::ZooKeeper(config)
+        );
+    }
     for (keys, want) in [
+        #[cfg(not(feature = "zookeeper"))]
+        (
+            "kind: io.l5d.serversets, zkAddrs: [{host: a}]",
+            "io.l5d.serversets is not supported by this build: ",
+        ),
+        #[cfg(feature = "zookeeper")]
+        ("kind: io.l5d.serversets", "zkAddrs"),
+        #[cfg(feature = "zookeeper")]
+        ("kind: io.l5d.serversets, zkAddrs: []", "names no server"),
+        #[cfg(feature = "zookeeper")]
+        (
+            "kind: io.l5d.zkLeader, zkAddrs: [{host: 'a:2181'}]",
+            "`a:2181` is no host",
+        ),
+        #[cfg(feature = "zookeeper")]
+        (
+            "kind: io.l5d.zkLeader, zkAddrs: [{host: a, prot: 1}]",
+            "port",
+        ),
         ("kind: io.l5d.consul, setHost: true", "not supported"),
         ("kind: io.l5d.consul, healthStatuses: [fine]", "fine"),
         ("kind: io.l5d.consul, consistencyMode: odd", "odd"),
@@ -961,6 +999,7 @@ fn document() -> (PathBuf, String) {
 
 /// After a change of the tables: `UPDATE_DOCS=1 cargo test -p rutter reference`.
 #[test]
+#[cfg(feature = "zookeeper")]
 fn the_reference_has_the_parsers_keys() {
     let (path, text) = document();
     let (before, rest) = text.split_once("<!-- keys -->\n").unwrap();

@@ -172,8 +172,12 @@ impl Validator<'_> {
         let path = join(at, kinds.tag);
         match kinds.find(id).map(|k| &k.support) {
             Some(Support::Yes(section)) => self.section(node, section, at, &[kinds.tag]),
-            Some(Support::No(why)) => {
-                let message = format!("{id} is not supported: {why}; see docs/linkerd1.md");
+            Some(support @ (Support::No(why) | Support::NotBuilt(why))) => {
+                let here = match support {
+                    Support::NotBuilt(_) => " by this build",
+                    _ => "",
+                };
+                let message = format!("{id} is not supported{here}: {why}; see docs/linkerd1.md");
                 self.problems
                     .not_here(&path, place, message, None, Remedy::WithoutPart);
             }

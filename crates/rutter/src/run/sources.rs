@@ -162,6 +162,12 @@ impl Sources {
                 dns.clone(),
                 Handle::current(),
             )),
+            #[cfg(feature = "zookeeper")]
+            NamerSource::ZooKeeper(config) => Arc::new(naming::namers::ZkNamer::new(
+                config.clone(),
+                dns.clone(),
+                Handle::current(),
+            )),
             NamerSource::Rewrite { pattern, name } => {
                 Arc::new(RewriteNamer::new(prefix, pattern.clone(), &**name))
             }

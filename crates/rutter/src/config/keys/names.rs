@@ -2,7 +2,9 @@
 
 use super::{Effect, Key, Kinds, Section, Ty, kind, refused};
 
-const ZK: &str = "ZooKeeper is not read by routers";
+const CURATOR: &str = "of ZooKeeper only serversets and leader groups are read";
+#[cfg(not(feature = "zookeeper"))]
+const NO_ZK: &str = "it was built without the cargo feature `zookeeper`";
 const STORE: &str = "not in this version; use `io.l5d.namerd.http` with the port of the store's interface io.l5d.httpController (4180)";
 
 /// `namers[]`.
@@ -47,9 +49,23 @@ pub static NAMERS: Kinds = Kinds {
             &DNSSRV,
             "Targets of SRV records of DNS, all alike whatever their priority and weight, as in Linkerd 1. `/#/io.l5d.dnssrv/NAME`",
         ),
-        refused("io.l5d.serversets", ZK),
-        refused("io.l5d.zkLeader", ZK),
-        refused("io.l5d.curator", ZK),
+        #[cfg(feature = "zookeeper")]
+        kind(
+            "io.l5d.serversets",
+            &SERVERSETS,
+            "Serversets of ZooKeeper: their members that are alive. `/#/io.l5d.serversets/PATH`, the last segment also as `NAME:ENDPOINT`, `NAME#SHARD` or `NAME:ENDPOINT#SHARD`; when there is no such serverset, the longest path before it that is one, and the rest is residual.",
+        ),
+        #[cfg(feature = "zookeeper")]
+        kind(
+            "io.l5d.zkLeader",
+            &ZK_LEADER,
+            "Leader groups of ZooKeeper: the member with the lowest number, which holds `HOST:PORT`. `/#/io.l5d.zkLeader/PATH`, or the longest path before it that is such a group.",
+        ),
+        #[cfg(not(feature = "zookeeper"))]
+        super::not_built("io.l5d.serversets", NO_ZK),
+        #[cfg(not(feature = "zookeeper"))]
+        super::not_built("io.l5d.zkLeader", NO_ZK),
+        refused("io.l5d.curator", CURATOR),
         refused("io.l5d.rancher", "Rancher 1 is not read"),
         refused("io.l5d.etcd", "Linkerd 1 has no such namer, either"),
         refused("io.l5d.eureka", "Linkerd 1 has no such namer, either"),
@@ -240,6 +256,41 @@ static TAG_WEIGHT: Section = Section {
     keys: &[
         Key::required("tag", Ty::Text, "The tag."),
         Key::required("weight", Ty::Number(0.0, 1_000_000.0), "Its weight."),
+    ],
+    also: &[],
+    removed: &[],
+};
+#[cfg(feature = "zookeeper")]
+static SERVERSETS: Section = Section {
+    title: "io.l5d.serversets",
+    keys: &[],
+    also: &[&ZK, &COMMON],
+    removed: &[],
+};
+#[cfg(feature = "zookeeper")]
+static ZK_LEADER: Section = Section {
+    title: "io.l5d.zkLeader",
+    keys: &[],
+    also: &[&ZK, &COMMON],
+    removed: &[],
+};
+#[cfg(feature = "zookeeper")]
+static ZK: Section = Section {
+    title: "io.l5d.serversets, io.l5d.zkLeader",
+    keys: &[Key::required(
+        "zkAddrs",
+        Ty::List(&Ty::Section(&ZK_SERVER)),
+        "ZooKeeper's servers, at least one. A router is connected to one of them at a time.",
+    )],
+    also: &[],
+    removed: &[],
+};
+#[cfg(feature = "zookeeper")]
+static ZK_SERVER: Section = Section {
+    title: "a server of zkAddrs",
+    keys: &[
+        Key::required("host", Ty::Text, "Its name or address."),
+        Key::new("port", Ty::Port, "2181", "Its port for clients."),
     ],
     also: &[],
     removed: &[],
