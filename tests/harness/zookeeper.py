@@ -7,6 +7,7 @@ import socket
 import subprocess
 
 from kazoo.client import KazooClient
+from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl  # noqa: F401  (for the tests)
 
 from .router import free_port, until
 

@@ -139,12 +139,11 @@ impl fmt::Debug for ZkNamer {
 
 /// Follows one group, for ever.
 async fn follow(shared: Arc<Shared>, key: Path, group: Group, followed: Arc<Followed>) {
-    let take = |answer: Answer| {
-        tell(&shared.config.prefix, &key, followed.in_trouble(), &answer);
-        followed.apply(answer, BELIEF, &shared.dns);
-    };
+    let prefix = &shared.config.prefix;
+    let take = |answer| followed.apply(answer, BELIEF, &shared.dns);
     let mut standing = shared.session.standing();
-    let mut failures = 0;
+    // Of this name: what all of them suffer from, the session says in the log.
+    let (mut failures, mut in_trouble) = (0, false);
     loop {
         let now = standing.borrow_and_update().clone();
         let Some(connection) = now.connection else {
@@ -157,6 +156,8 @@ async fn follow(shared: Arc<Shared>, key: Path, group: Group, followed: Arc<Foll
             continue;
         };
         let answered = |answer| {
+            tell(prefix, &key, in_trouble, &answer);
+            in_trouble = matches!(answer, Answer::Failed(_));
             failures = 0;
             take(answer);
         };
@@ -169,9 +170,11 @@ async fn follow(shared: Arc<Shared>, key: Path, group: Group, followed: Arc<Foll
                 }
             }
             ZkError::Wire(error) => {
-                take(Answer::Failed(
-                    format!("ZooKeeper, {}: {error}", group.describe()).into(),
-                ));
+                let problem = format!("ZooKeeper, {}: {error}", group.describe());
+                let answer = Answer::Failed(problem.into());
+                tell(prefix, &key, in_trouble, &answer);
+                in_trouble = true;
+                take(answer);
                 tokio::time::sleep(backoff(failures, fastrand::f64())).await;
                 failures += 1;
             }
