@@ -44,6 +44,8 @@ pub(crate) struct Attempts<'a> {
     avoid: Option<SocketAddr>,
     requeues: u32,
     retries: u32,
+    /// Repeats at another node, as the one before had nobody to send the request to.
+    moves: u32,
     waits: Waits,
     /// A budget had no token for another attempt.
     pub(crate) budget_spent: bool,
@@ -148,6 +150,7 @@ impl<'a> Attempts<'a> {
             avoid: None,
             requeues: 0,
             retries: 0,
+            moves: 0,
             waits: Waits::default(),
             budget_spent: false,
             ejected: None,
@@ -198,8 +201,8 @@ impl<'a> Attempts<'a> {
                     // What a router on the way answered is not the fault of the endpoint behind it.
                     let error = job.response.get("l5d-err");
                     let routers_own = error.is_some();
-                    let says_so = job.response.get("l5d-retryable") == Some(b"true")
-                        || error.is_some_and(says_unsent);
+                    let elsewhere = error.is_some_and(says_unsent) && self.may_go_elsewhere();
+                    let says_so = elsewhere || job.response.get("l5d-retryable") == Some(b"true");
                     let verdict = classifier.response(method, status, says_so);
                     if routers_own {
                         sent.load.judged = false;
@@ -215,6 +218,7 @@ impl<'a> Attempts<'a> {
                     {
                         // Another node's router may have what this one lacks.
                         self.avoid = routers_own.then_some(sent.endpoint.shared.addr);
+                        self.moves += u32::from(elsewhere);
                         self.span(&attempt, job, &sent.facts(status, success), call);
                         self.discard(sent, job, method);
                         call.retries += 1;
@@ -461,6 +465,11 @@ impl<'a> Attempts<'a> {
         self.requeues += 1;
         self.client.stats.requeues.incr();
         true
+    }
+
+    /// Whether there is a gateway that was not asked yet, as far as their number tells.
+    fn may_go_elsewhere(&self) -> bool {
+        self.moves < REQUEUES && self.moves as usize + 1 < self.client.width()
     }
 
     fn may_retry(&mut self) -> bool {

@@ -313,6 +313,11 @@ impl Client {
         configured.unwrap_or_else(|| tunnel::leads_to_proxies(&self.shared.id))
     }
 
+    /// How many endpoints there are to pick from.
+    pub(crate) fn width(&self) -> usize {
+        self.endpoints.borrow().len()
+    }
+
     /// An endpoint for the next attempt; `None` when there is none at all.
     pub(crate) fn pick(
         &self,

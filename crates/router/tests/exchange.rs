@@ -432,10 +432,32 @@ fn what_a_router_further_on_could_not_deliver_goes_to_another_node() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{n}: {answer}");
     }
     assert!(without.count() > 0 && with.count() > 0);
-    // Where there is no other, its own answer is passed on in the end.
+    // Where there is no other, its own answer is passed on at once.
+    let before = settled_attempts(&rig);
     rig.table.set("web", &[without.addr]);
     let answer = rig.ask("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nhi");
     assert_eq!(values(&answer, "l5d-err"), ["RT-E104+no+address"]);
+    assert_eq!(settled_attempts(&rig), before + 1.0);
+}
+
+/// Attempts that were counted, as soon as no more come.
+fn settled_attempts(rig: &Rig) -> f64 {
+    let count = || -> f64 {
+        let page = telemetry::metrics::ours::page(&rig.registry, Default::default());
+        let lines = page
+            .lines()
+            .filter(|line| line.starts_with("rutter_attempts_total"));
+        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.sum()
+    };
+    let mut last = count();
+    loop {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        match count() {
+            now if now == last => return now,
+            now => last = now,
+        }
+    }
 }
 
 #[test]
