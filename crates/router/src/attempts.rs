@@ -156,8 +156,21 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Attempts until one is answered for good.
+    /// Attempts until one is answered for good, or cannot be repeated.
     pub(crate) async fn run(
+        &mut self,
+        down: &mut Downstream,
+        job: &mut Job,
+        body: &mut RequestBody,
+        call: &mut Call<'_>,
+    ) -> Result<After, RouteError> {
+        let result = self.repeat(down, job, body, call).await;
+        let requeues = u64::from(self.requeues);
+        self.client.stats.requeues_per_request.record(requeues);
+        result
+    }
+
+    async fn repeat(
         &mut self,
         down: &mut Downstream,
         job: &mut Job,
@@ -440,6 +453,7 @@ impl<'a> Attempts<'a> {
             Change::Removed(wait) => {
                 self.client.stats.removals.incr();
                 let for_ms = wait.as_millis() as u64;
+                self.client.stats.removed_for_ms.add(for_ms);
                 tracing::info!(bound = %self.client.shared.id, endpoint = %load.endpoint.addr, for_ms, "endpoint ejected");
             }
         }
@@ -447,7 +461,11 @@ impl<'a> Attempts<'a> {
 
     fn may_requeue(&mut self) -> bool {
         let now = Instant::now();
-        if self.requeues >= REQUEUES || self.total.is_some_and(|(at, ..)| at <= now) {
+        if self.total.is_some_and(|(at, ..)| at <= now) {
+            return false;
+        }
+        if self.requeues >= REQUEUES {
+            self.client.stats.request_limit.incr();
             return false;
         }
         self.client

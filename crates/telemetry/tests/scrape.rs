@@ -55,7 +55,7 @@ const SERVICES: usize = 3_000;
 /// What a router's client reports beside its requests.
 struct Client {
     requests: Requests,
-    counts: [Cell; 12],
+    counts: [Cell; 16],
     connects: [Cell; 4],
     connections: Gauge,
     latency: Histogram,
@@ -63,7 +63,7 @@ struct Client {
 
 impl Source for Client {
     fn collect(&self, out: &mut Collector<'_>) {
-        const COUNTS: [&str; 12] = [
+        const COUNTS: [&str; 16] = [
             "connects",
             "closes",
             "received_bytes",
@@ -71,9 +71,13 @@ impl Source for Client {
             "loadbalancer/adds",
             "loadbalancer/removes",
             "loadbalancer/updates",
+            "loadbalancer/rebuilds",
+            "loadbalancer/max_effort_exhausted",
             "retries/requeues",
             "retries/budget_exhausted",
+            "retries/request_limit",
             "failure_accrual/removals",
+            "failure_accrual/removed_for_ms",
             "failure_accrual/revivals",
             "failure_accrual/probes",
         ];
