@@ -165,8 +165,9 @@ impl<'a> Attempts<'a> {
         call: &mut Call<'_>,
     ) -> Result<After, RouteError> {
         let result = self.repeat(down, job, body, call).await;
-        let requeues = u64::from(self.requeues);
-        self.client.stats.requeues_per_request.record(requeues);
+        if result.is_err() {
+            self.count_requeues();
+        }
         result
     }
 
@@ -235,6 +236,8 @@ impl<'a> Attempts<'a> {
                         continue;
                     }
                     let facts = sent.facts(status, success);
+                    // As Finagle, with the answer's head: a body or a tunnel may take its time.
+                    self.count_requeues();
                     return Ok(self
                         .respond(down, job, body, call, sent, (&attempt, facts))
                         .await);
@@ -543,6 +546,12 @@ impl<'a> Attempts<'a> {
         if whole && all_sent && keeps && up.buffer.is_empty() {
             self.client.put_back(&endpoint, up, Instant::now());
         }
+    }
+
+    /// There is no further attempt.
+    fn count_requeues(&self) {
+        let requeues = u64::from(self.requeues);
+        self.client.stats.requeues_per_request.record(requeues);
     }
 
     /// Counts an attempt that was answered.
