@@ -53,6 +53,7 @@ def leaves(tree, prefix=""):
 
 def general(name):
     name = re.sub(r"^failures/.*", "failures/<exception>", name)
+    name = re.sub(r"^loadbalancer/algorithm/\w+$", "loadbalancer/algorithm/<algorithm>", name)
     name = re.sub(r"^status/\d+$", "status/<code>", name)
     return re.sub(r"^(status|time)/\dXX$", r"\1/<n>XX", name)
 

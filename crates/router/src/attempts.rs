@@ -159,8 +159,22 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Attempts until one is answered for good.
+    /// Attempts until one is answered for good, or cannot be repeated.
     pub(crate) async fn run(
+        &mut self,
+        down: &mut Downstream,
+        job: &mut Job,
+        body: &mut RequestBody,
+        call: &mut Call<'_>,
+    ) -> Result<After, RouteError> {
+        let result = self.repeat(down, job, body, call).await;
+        if result.is_err() {
+            self.count_requeues();
+        }
+        result
+    }
+
+    async fn repeat(
         &mut self,
         down: &mut Downstream,
         job: &mut Job,
@@ -226,6 +240,8 @@ impl<'a> Attempts<'a> {
                         continue;
                     }
                     let facts = sent.facts(status, success);
+                    // As Finagle, with the answer's head: a body or a tunnel may take its time.
+                    self.count_requeues();
                     return Ok(self
                         .respond(down, job, body, call, sent, (&attempt, facts))
                         .await);
@@ -444,6 +460,7 @@ impl<'a> Attempts<'a> {
             Change::Removed(wait) => {
                 self.client.stats.removals.incr();
                 let for_ms = wait.as_millis() as u64;
+                self.client.stats.removed_for_ms.add(for_ms);
                 tracing::info!(bound = %self.client.shared.id, endpoint = %load.endpoint.addr, for_ms, "endpoint ejected");
             }
         }
@@ -451,7 +468,11 @@ impl<'a> Attempts<'a> {
 
     fn may_requeue(&mut self) -> bool {
         let now = Instant::now();
-        if self.requeues >= REQUEUES || self.total.is_some_and(|(at, ..)| at <= now) {
+        if self.total.is_some_and(|(at, ..)| at <= now) {
+            return false;
+        }
+        if self.requeues >= REQUEUES {
+            self.client.stats.request_limit.incr();
             return false;
         }
         self.client
@@ -534,6 +555,12 @@ impl<'a> Attempts<'a> {
         if whole && all_sent && keeps && up.buffer.is_empty() {
             self.client.put_back(&endpoint, up, Instant::now());
         }
+    }
+
+    /// There is no further attempt.
+    fn count_requeues(&self) {
+        let requeues = u64::from(self.requeues);
+        self.client.stats.requeues_per_request.record(requeues);
     }
 
     /// Counts an attempt that was answered.

@@ -118,6 +118,7 @@ pub(crate) struct Picker {
     /// Endpoints of one weight each, as Finagle's TrafficDistributor: a class is drawn by the weight of all its members,
     /// and one of them by the balancer. Nearly always one.
     classes: Vec<Class>,
+    effort_exhausted: bool,
 }
 
 /// Endpoints of the same weight, and what their balancer remembers.
@@ -162,7 +163,13 @@ impl Picker {
                     smooth_at: now,
                 },
             }],
+            effort_exhausted: false,
         }
+    }
+
+    /// Whether the last pick drew ejected endpoints only, [`MAX_EFFORT`] times: Finagle's `max_effort_exhausted`.
+    pub(crate) fn is_effort_exhausted(&self) -> bool {
+        self.effort_exhausted
     }
 
     /// The endpoints changed.
@@ -203,21 +210,26 @@ impl Picker {
         now: Instant,
         at_us: u64,
     ) -> Option<usize> {
+        let open = |index: usize| among[index].shared().health.status(now) == Status::Open;
+        self.effort_exhausted = false;
         match among {
             [] => None,
-            [_] => Some(0),
+            [_] => {
+                self.effort_exhausted = !open(0);
+                Some(0)
+            }
             _ => {
-                let usable = |index: usize| {
-                    let shared = among[index].shared();
-                    shared.health.status(now) == Status::Open && Some(shared.addr) != avoid
-                };
-                let mut last = 0;
+                let usable =
+                    |index: usize| open(index) && Some(among[index].shared().addr) != avoid;
+                let (mut last, mut none_open) = (0, true);
                 for _ in 0..MAX_EFFORT {
                     last = self.draw(among, now, at_us);
                     if usable(last) {
                         return Some(last);
                     }
+                    none_open &= !open(last);
                 }
+                self.effort_exhausted = none_open;
                 let start = self.rng.usize(..among.len());
                 let open = (0..among.len())
                     .map(|n| (start + n) % among.len())
@@ -654,5 +666,35 @@ mod tests {
             let avoid = Some(among[0].0.addr);
             assert_eq!(picker.pick(&among, avoid, Instant::now(), 1), Some(1));
         }
+    }
+
+    #[test]
+    fn the_effort_is_exhausted_when_all_that_is_drawn_is_ejected() {
+        let policy = Accrual::Consecutive {
+            failures: 1,
+            backoff: Backoff::Constant(Duration::from_secs(5)),
+        };
+        let now = Instant::now();
+        for size in [1, 2, 20] {
+            let among = some(&vec![1.0; size]);
+            let mut picker = picker(P2C, &among);
+            picker.pick(&among, None, now, 1);
+            assert!(!picker.is_effort_exhausted(), "{size} open");
+            for one in &among {
+                one.0.health.failure(&policy, false, now);
+            }
+            picker.pick(&among, None, now, 1);
+            assert!(picker.is_effort_exhausted(), "{size} ejected");
+            let later = now + Duration::from_secs(6);
+            picker.pick(&among, None, later, 1);
+            assert!(!picker.is_effort_exhausted(), "{size} to be probed");
+        }
+        // What has just failed the request is passed over, and is open all the same.
+        let among = some(&[1.0; 2]);
+        among[1].0.enter(0);
+        let avoid = Some(among[0].0.addr);
+        let mut picker = picker(P2C, &among);
+        assert_eq!(picker.pick(&among, avoid, now, 1), Some(1));
+        assert!(!picker.is_effort_exhausted());
     }
 }

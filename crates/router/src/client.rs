@@ -304,7 +304,7 @@ impl Client {
         }
         self.picker.borrow_mut().update(new);
         self.stats.updates.incr();
-        self.shared.gauges.endpoints.set(new.len() as i64);
+        self.shared.gauges.set(new);
     }
 
     /// Whether its endpoints are proxies, to which CONNECT is passed on.
@@ -326,10 +326,11 @@ impl Client {
         at_us: u64,
     ) -> Option<Rc<Endpoint>> {
         let endpoints = self.endpoints.borrow();
-        let index = self
-            .picker
-            .borrow_mut()
-            .pick(&endpoints, avoid, now, at_us)?;
+        let mut picker = self.picker.borrow_mut();
+        let index = picker.pick(&endpoints, avoid, now, at_us)?;
+        if picker.is_effort_exhausted() {
+            self.stats.effort_exhausted.incr();
+        }
         Some(Rc::clone(&endpoints[index]))
     }
 

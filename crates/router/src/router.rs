@@ -16,7 +16,7 @@ use crate::access_log::AccessLog;
 use crate::budget::Budget;
 use crate::client::{ClientShared, lock};
 use crate::guard::Guard;
-use crate::settings::{RouterSettings, ServiceSettings};
+use crate::settings::{Balancer, RouterSettings, ServiceSettings};
 use crate::tls::Keys;
 
 /// Where a router's reports go.
@@ -348,11 +348,26 @@ impl Source for ClientSource {
         out.gauge("loadbalancer/size", size as f64);
         out.gauge("loadbalancer/available", (size - busy as i64).max(0) as f64);
         out.gauge("loadbalancer/busy", busy as f64);
+        out.gauge("loadbalancer/meanweight", client.gauges.mean_weight());
+        out.gauge(algorithm(&client.settings.balancer), 1.0);
+        // As Finagle's, whose client is as available as the best of its endpoints.
+        out.gauge("available", f64::from(u8::from(size > busy as i64)));
         out.gauge(
             "loadbalancer/load",
             f64::from(endpoints.iter().map(|one| one.load()).sum::<u32>()),
         );
         out.gauge("retries/budget", client.requeues.shown(now) as f64);
+    }
+}
+
+/// The gauge that says by its name how endpoints are picked, with Finagle's word for it.
+fn algorithm(balancer: &Balancer) -> &'static str {
+    match balancer {
+        Balancer::P2c => "loadbalancer/algorithm/p2c_least_loaded",
+        Balancer::Ewma { .. } => "loadbalancer/algorithm/p2c_peak_ewma",
+        Balancer::Aperture { .. } => "loadbalancer/algorithm/aperture_least_loaded",
+        Balancer::Heap => "loadbalancer/algorithm/heap_least_loaded",
+        Balancer::RoundRobin => "loadbalancer/algorithm/round_robin",
     }
 }
 

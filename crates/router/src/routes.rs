@@ -187,13 +187,21 @@ impl Local {
             used: Cell::new(seconds),
         });
         // A name that leads nowhere leaves nothing behind here: whoever makes names up fills no table.
+        let mut kept_it = false;
         if route.tree(self).leads_somewhere() {
             self.acquaint(&route.service);
             let most = match own.is_empty() {
                 true => (ROUTES, usize::MAX),
                 false => (OWN_ROUTES, OWN_BYTES),
             };
-            keep(&mut kept.borrow_mut(), most, key, &route);
+            let mut kept = kept.borrow_mut();
+            let before = kept.len();
+            kept_it = keep(&mut kept, most, key, &route);
+            let evicted = before + usize::from(kept_it) - kept.len();
+            self.stats.evicts.add(evicted as u64);
+        }
+        if !kept_it {
+            self.stats.oneshots.incr();
         }
         route
     }
@@ -254,6 +262,7 @@ impl Local {
         if let Some(known) = self.clients.borrow().get(id) {
             return Rc::clone(known);
         }
+        self.stats.client_misses.incr();
         let stats = Arc::new(ClientStats::default());
         let scope = Scope::client(&self.router.settings.label, &id.to_string());
         let registration = self
@@ -402,10 +411,10 @@ impl Local {
 }
 
 /// Remembers a route that turned out to lead somewhere, within so many routes and bytes of keys: the half that was unused the
-/// longest makes room.
-fn keep(routes: &mut Routes, (most, bytes): (usize, usize), key: &[u8], route: &Rc<Route>) {
+/// longest makes room. False when its key alone is too long.
+fn keep(routes: &mut Routes, (most, bytes): (usize, usize), key: &[u8], route: &Rc<Route>) -> bool {
     if key.len() > bytes {
-        return;
+        return false;
     }
     let full = |routes: &Routes| {
         let held = || routes.keys().map(|key| key.len()).sum::<usize>();
@@ -418,6 +427,7 @@ fn keep(routes: &mut Routes, (most, bytes): (usize, usize), key: &[u8], route: &
         routes.retain(|_, route| route.used.get() > median);
     }
     routes.insert(key.into(), Rc::clone(route));
+    true
 }
 
 impl Tree {

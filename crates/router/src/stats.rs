@@ -2,7 +2,7 @@
 //! its worker's thread alone.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use telemetry::cells::{Cell, Gauge, Histogram};
@@ -107,12 +107,21 @@ pub(crate) struct RouterStats {
     pub(crate) outcomes: Outcomes,
     /// Names bound anew, as Linkerd's `bindcache/path/misses`.
     pub(crate) misses: Cell,
+    /// Of those, the ones that were not kept for further requests: `oneshots`.
+    pub(crate) oneshots: Cell,
+    /// Names given up to make room for others: `evicts`.
+    pub(crate) evicts: Cell,
+    /// Bound names of which a client was made: `bindcache/client/misses`.
+    pub(crate) client_misses: Cell,
 }
 
 impl Source for RouterStats {
     fn collect(&self, out: &mut Collector<'_>) {
         self.outcomes.collect(out);
         out.counter("bindcache/path/misses", self.misses.get());
+        out.counter("bindcache/path/evicts", self.evicts.get());
+        out.counter("bindcache/path/oneshots", self.oneshots.get());
+        out.counter("bindcache/client/misses", self.client_misses.get());
     }
 }
 
@@ -167,7 +176,14 @@ pub(crate) struct ClientStats {
     pub(crate) updates: Cell,
     pub(crate) requeues: Cell,
     pub(crate) requeue_budget_exhausted: Cell,
+    /// Attempts that were not repeated because the request had been repeated as often as one may be.
+    pub(crate) request_limit: Cell,
+    pub(crate) requeues_per_request: Histogram,
+    /// Picks that found ejected endpoints only, as often as the balancer draws.
+    pub(crate) effort_exhausted: Cell,
     pub(crate) removals: Cell,
+    /// For how long endpoints were ejected, in ms, all of them together.
+    pub(crate) removed_for_ms: Cell,
     pub(crate) revivals: Cell,
     pub(crate) probes: Cell,
 }
@@ -194,7 +210,11 @@ impl Default for ClientStats {
             updates: Cell::new(),
             requeues: Cell::new(),
             requeue_budget_exhausted: Cell::new(),
+            request_limit: Cell::new(),
+            requeues_per_request: Histogram::new(),
+            effort_exhausted: Cell::new(),
             removals: Cell::new(),
+            removed_for_ms: Cell::new(),
             revivals: Cell::new(),
             probes: Cell::new(),
         }
@@ -246,14 +266,25 @@ impl Source for ClientStats {
             ("loadbalancer/updates", &self.updates),
             ("retries/requeues", &self.requeues),
             ("retries/budget_exhausted", &self.requeue_budget_exhausted),
+            ("retries/request_limit", &self.request_limit),
+            ("loadbalancer/max_effort_exhausted", &self.effort_exhausted),
             ("failure_accrual/removals", &self.removals),
+            ("failure_accrual/removed_for_ms", &self.removed_for_ms),
             ("failure_accrual/revivals", &self.revivals),
             ("failure_accrual/probes", &self.probes),
         ] {
             out.counter(name, cell.get());
         }
+        // As Finagle's: it rebuilds its list after each update, and each time when all it drew was ejected.
+        let rebuilds = self.updates.get() + self.effort_exhausted.get();
+        out.counter("loadbalancer/rebuilds", rebuilds);
         out.gauge("connections", self.connections.get() as f64);
         out.stat("connect_latency_ms", Unit::Millis, &self.connect_latency);
+        out.stat(
+            "retries/requeues_per_request",
+            Unit::Plain,
+            &self.requeues_per_request,
+        );
         out.stat(
             "failed_connect_latency_ms",
             Unit::Millis,
@@ -280,4 +311,46 @@ impl Source for PairStats {
 #[derive(Debug, Default)]
 pub(crate) struct ClientGauges {
     pub(crate) endpoints: Gauge,
+    /// Their mean weight, as f64 bits.
+    mean_weight: AtomicU64,
+}
+
+impl ClientGauges {
+    /// There are these endpoints now.
+    pub(crate) fn set(&self, endpoints: &[naming::Endpoint]) {
+        self.endpoints.set(endpoints.len() as i64);
+        let sum: f64 = endpoints.iter().map(|one| one.weight).sum();
+        let mean = match endpoints.len() {
+            0 => 0.0,
+            some => sum / some as f64,
+        };
+        self.mean_weight.store(mean.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Mean weight of the endpoints; 0 when there are none.
+    pub(crate) fn mean_weight(&self) -> f64 {
+        f64::from_bits(self.mean_weight.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_weight_is_that_of_the_endpoints_there_are() {
+        let gauges = ClientGauges::default();
+        assert_eq!(gauges.mean_weight(), 0.0);
+        for (weights, mean) in [(&[1.0, 2.0, 6.0][..], 3.0), (&[0.5], 0.5), (&[], 0.0)] {
+            let addr = ([127, 0, 0, 1], 80).into();
+            let endpoint = |&weight: &f64| naming::Endpoint {
+                weight,
+                ..naming::Endpoint::new(addr)
+            };
+            let endpoints: Vec<_> = weights.iter().map(endpoint).collect();
+            gauges.set(&endpoints);
+            assert_eq!(gauges.mean_weight(), mean, "{weights:?}");
+            assert_eq!(gauges.endpoints.get(), weights.len() as i64);
+        }
+    }
 }

@@ -40,6 +40,24 @@ pub const NAMES: &[Described] = &[
         Counter,
         "names that had to be bound because they were not in the cache",
     ),
+    names(
+        "router",
+        "bindcache/path/evicts",
+        Counter,
+        "names that were given up to make room for others",
+    ),
+    names(
+        "router",
+        "bindcache/path/oneshots",
+        Counter,
+        "names bound for one request and not kept: they led nowhere, or not yet",
+    ),
+    names(
+        "router",
+        "bindcache/client/misses",
+        Counter,
+        "bound names of which a client had to be made, by each worker",
+    ),
     names("server", "requests", Counter, "requests that have ended"),
     names(
         "server",
@@ -234,6 +252,12 @@ pub const NAMES: &[Described] = &[
     ),
     names("client", "received_bytes", Counter, "bytes from endpoints"),
     names("client", "sent_bytes", Counter, "bytes to endpoints"),
+    names(
+        "client",
+        "available",
+        Gauge,
+        "1 when some endpoint is not ejected, else 0",
+    ),
     names("client", "loadbalancer/size", Gauge, "endpoints known"),
     names(
         "client",
@@ -273,6 +297,30 @@ pub const NAMES: &[Described] = &[
     ),
     names(
         "client",
+        "loadbalancer/rebuilds",
+        Counter,
+        "updates, and the times when max_effort_exhausted is counted",
+    ),
+    names(
+        "client",
+        "loadbalancer/max_effort_exhausted",
+        Counter,
+        "picks that drew ejected endpoints only, five times",
+    ),
+    names(
+        "client",
+        "loadbalancer/meanweight",
+        Gauge,
+        "mean weight of the endpoints; 0 without any",
+    ),
+    names(
+        "client",
+        "loadbalancer/algorithm/<algorithm>",
+        Gauge,
+        "1, under Finagle's name of the balancer",
+    ),
+    names(
+        "client",
         "retries/requeues",
         Counter,
         "attempts made again because the endpoint surely had not got the request",
@@ -291,9 +339,27 @@ pub const NAMES: &[Described] = &[
     ),
     names(
         "client",
+        "retries/request_limit",
+        Counter,
+        "requeues not made because the request had been requeued five times",
+    ),
+    names(
+        "client",
+        "retries/requeues_per_request",
+        Stat,
+        "how often a request was requeued",
+    ),
+    names(
+        "client",
         "failure_accrual/removals",
         Counter,
         "endpoints ejected",
+    ),
+    names(
+        "client",
+        "failure_accrual/removed_for_ms",
+        Counter,
+        "for how long, added up, in ms",
     ),
     names(
         "client",
