@@ -452,7 +452,7 @@ fn settled_attempts(rig: &Rig) -> f64 {
     };
     let mut last = count();
     loop {
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(100));
         match count() {
             now if now == last => return now,
             now => last = now,
