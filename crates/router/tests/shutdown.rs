@@ -101,11 +101,15 @@ fn new_requests_do_not_hold_up_the_end() {
                 while let Ok(tcp) = TcpStream::connect(addr) {
                     let mut conn = Conn::new(tcp);
                     conn.send(GET);
-                    assert!(
-                        conn.response().ends_with("ok"),
-                        "accepted, and not answered"
-                    );
-                    served += 1;
+                    match conn.head() {
+                        Some(_) => served += 1,
+                        // The kernel had taken it while the listener closed: there is nobody any more.
+                        None => {
+                            let again = TcpStream::connect(addr);
+                            assert!(again.is_err(), "accepted, and not answered");
+                            break;
+                        }
+                    }
                 }
                 served
             })
