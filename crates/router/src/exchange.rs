@@ -21,6 +21,8 @@ use crate::wrap::Wrapper;
 
 /// No byte of a body for so long is a stall.
 const STALL: Duration = Duration::from_secs(60);
+/// No timer of a stall is armed for less.
+const SOON: Duration = Duration::from_millis(10);
 
 /// For how long a client may stand still within a message.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +41,7 @@ impl Stalls {
         }
     }
 }
-/// No timer of a stall is armed for less.
-const SOON: Duration = Duration::from_millis(10);
+
 /// After an early response, so much of the request is still read before the connection is closed.
 const DRAIN_BYTES: usize = 64 * 1024;
 /// And for so long.
@@ -571,8 +572,6 @@ impl<'a> Exchange<'a> {
         let mut scanned = 0;
         let stalls = self.down.stalls;
         self.down.timer.arm_in(stalls.write.min(STALL));
-        self.still_since = Instant::now();
-        self.moved = false;
         // A long silence is no stall as long as nothing is owed: server-sent events may pause. What is watched is a
         // client that takes nothing, and an endpoint that stops in the middle of a body with a length.
         let owes = matches!(framing, Framing::Length(_));

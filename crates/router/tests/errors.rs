@@ -377,7 +377,7 @@ fn a_defect_ends_one_connection_and_is_counted() {
         other.response().starts_with("HTTP/1.1 200 "),
         "its worker goes on"
     );
-    let page = telemetry::metrics::ours::page(&rig.registry, Default::default());
+    let page = rig.page();
     assert!(
         page.contains("rutter_errors_total{code=\"RT-E140\"} 1"),
         "{page}"

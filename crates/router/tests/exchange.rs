@@ -442,14 +442,7 @@ fn what_a_router_further_on_could_not_deliver_goes_to_another_node() {
 
 /// Attempts that were counted, as soon as no more come.
 fn settled_attempts(rig: &Rig) -> f64 {
-    let count = || -> f64 {
-        let page = telemetry::metrics::ours::page(&rig.registry, Default::default());
-        let lines = page
-            .lines()
-            .filter(|line| line.starts_with("rutter_attempts_total"));
-        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        values.sum()
-    };
+    let count = || rig.count("rutter_attempts_total");
     let mut last = count();
     loop {
         std::thread::sleep(Duration::from_millis(100));

@@ -116,22 +116,14 @@ fn an_ejected_endpoint_stays_ejected_and_what_has_other_settings_begins_anew() {
     assert!((0..50).all(|_| rig.ask(GET).contains(" 200 ")));
 }
 
-/// The sum over all series of our page whose names begin like this.
-fn count(rig: &Rig, name: &str) -> f64 {
-    let page = telemetry::metrics::ours::page(&rig.registry, Default::default());
-    let lines = page.lines().filter(|line| line.starts_with(name));
-    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    values.sum()
-}
-
 /// What is counted once an answer is out comes to this.
 #[track_caller]
 fn settles(rig: &Rig, name: &str, want: f64) {
     let end = Instant::now() + Duration::from_secs(10);
-    while count(rig, name) < want && Instant::now() < end {
+    while rig.count(name) < want && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(count(rig, name), want, "{name}");
+    assert_eq!(rig.count(name), want, "{name}");
 }
 
 #[test]
@@ -161,16 +153,16 @@ fn counters_go_on_through_a_change() {
             }),
         };
         rig.swap(vec![successor]);
-        assert_eq!(count(&rig, "rutter_requests_total"), f64::from(turn));
-        assert_eq!(count(&rig, "rutter_attempts_total"), f64::from(turn));
+        assert_eq!(rig.count("rutter_requests_total"), f64::from(turn));
+        assert_eq!(rig.count("rutter_attempts_total"), f64::from(turn));
     }
-    assert_eq!(count(&rig, "rutter_connections{router=\"out\",server"), 1.0);
+    assert_eq!(rig.count("rutter_connections{router=\"out\",server"), 1.0);
     let answered = 6.0 * OK.len() as f64;
     let received = "rutter_received_bytes_total{router=\"out\",client";
-    assert_eq!(count(&rig, received), answered);
+    assert_eq!(rig.count(received), answered);
     let asked = 6.0 * GET.len() as f64;
     let sent = "rutter_sent_bytes_total{router=\"out\",client";
-    assert!(count(&rig, sent) > asked, "with what a router adds");
+    assert!(rig.count(sent) > asked, "with what a router adds");
 }
 
 #[test]
@@ -192,7 +184,7 @@ fn counters_of_a_client_nobody_asks_for_outlive_a_change_and_the_sweeps_after_it
     // Every ten seconds what no name leads to is given up.
     for _ in 0..12 {
         std::thread::sleep(Duration::from_secs(1));
-        assert_eq!(count(&rig, "rutter_attempts_total"), 1.0);
+        assert_eq!(rig.count("rutter_attempts_total"), 1.0);
     }
     conn.send(GET);
     conn.response();
@@ -270,7 +262,7 @@ fn a_listener_may_belong_to_another_router_and_keep_its_connections() {
     assert_eq!(rig.swap(vec![other]), Swapped::default());
     conn.send("GET / HTTP/1.1\r\nHost: nobody\r\n\r\n");
     assert!(conn.response().starts_with("HTTP/1.1 200 "));
-    let page = telemetry::metrics::ours::page(&rig.registry, Default::default());
+    let page = rig.page();
     let open = |label: &str| {
         page.contains(&format!(
             "rutter_connections{{router=\"{label}\",server=\"{}/{}\"}} 1\n",

@@ -174,6 +174,19 @@ impl Rig {
         backend
     }
 
+    /// Our page of metrics.
+    pub fn page(&self) -> String {
+        telemetry::metrics::ours::page(&self.registry, Default::default())
+    }
+
+    /// The sum over all series of our page whose names begin like this.
+    pub fn count(&self, name: &str) -> f64 {
+        let page = self.page();
+        let lines = page.lines().filter(|line| line.starts_with(name));
+        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.sum()
+    }
+
     pub fn connect(&self) -> Conn {
         Conn::new(TcpStream::connect(self.addr).unwrap())
     }
