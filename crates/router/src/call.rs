@@ -193,6 +193,9 @@ impl<'a> Call<'a> {
         exception: Option<&str>,
     ) {
         self.ended = true;
+        if self.counted && self.began_us == 0 {
+            return;
+        }
         let latency_us = self.began.elapsed().as_micros() as u64;
         let outcome = Outcome {
             status,
@@ -207,7 +210,8 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// It is answered as far as its counters go, though it goes on as a tunnel: how long that lasts is no latency.
+    /// It is answered as far as its counters go: its last piece is about to be written, and who reads it may look at the
+    /// counters next; or it goes on as a tunnel, and how long that lasts is no latency.
     pub(crate) fn answered(&mut self, status: u16, success: bool) {
         let latency_us = self.began.elapsed().as_micros() as u64;
         self.count(&Outcome {

@@ -280,11 +280,11 @@ async fn refuse_head(local: &Local, ends: &Ends, down: &mut Downstream, error: &
         close: true,
     };
     respond::to_error(&mut down.out, error, &who, None);
-    down.flush().await;
     let (router, code) = (local.router.label(), error.code().as_str());
     tracing::debug!(%router, client = %ends.peer, code, %error, "request refused");
     call.no_context();
     call.end(Some(error.status()), true, Some(error.code()), None);
+    down.flush().await;
 }
 
 /// Closes so that the client can still read what was written: FIN first, and what it sends is read away for a moment.

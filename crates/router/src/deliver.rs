@@ -137,7 +137,8 @@ impl Attempts<'_> {
             return self.tunnel(down, job, call, sent, (attempt, facts)).await;
         }
         let mut exchange = Exchange::new_forwarding(down, &mut up, body, all_sent, wrapper);
-        let end = exchange.forward(framing, reframe).await;
+        let answered = || call.answered(status, success);
+        let end = exchange.forward(framing, reframe, answered).await;
         let all_sent = exchange.all_sent();
         drop(load);
         let code = match &end {

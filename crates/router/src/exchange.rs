@@ -309,6 +309,18 @@ enum SendError {
     BadBody(BodyError),
 }
 
+/// A response on its way down.
+struct Passing<F> {
+    scanner: BodyScanner,
+    /// Bytes at the front of the endpoint's buffer that belong to the body and pass as they came.
+    scanned: usize,
+    reframe: Reframe,
+    /// The client takes nothing at the moment.
+    blocked: bool,
+    /// Who is told before its last piece is written.
+    before_last: Option<F>,
+}
+
 /// One attempt: the two connections and what is between them.
 pub(crate) struct Exchange<'a> {
     pub(crate) down: &'a mut Downstream,
@@ -566,21 +578,31 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Passes the response on: `down.out` holds its head.
-    pub(crate) async fn forward(&mut self, framing: Framing, reframe: Reframe) -> Forwarded {
-        let mut scanner = BodyScanner::new(framing);
-        let mut scanned = 0;
+    /// Passes the response on: `down.out` holds its head. `before_last` is called before the last piece is written: what
+    /// it notes is noted before the client has its whole answer.
+    pub(crate) async fn forward(
+        &mut self,
+        framing: Framing,
+        reframe: Reframe,
+        before_last: impl FnOnce(),
+    ) -> Forwarded {
+        let mut passing = Passing {
+            scanner: BodyScanner::new(framing),
+            scanned: 0,
+            reframe,
+            blocked: false,
+            before_last: Some(before_last),
+        };
         let stalls = self.down.stalls;
         self.down.timer.arm_in(stalls.write.min(STALL));
         // A long silence is no stall as long as nothing is owed: server-sent events may pause. What is watched is a
         // client that takes nothing, and an endpoint that stops in the middle of a body with a length.
         let owes = matches!(framing, Framing::Length(_));
-        let mut blocked = false;
         let end = poll_fn(|cx| {
-            match self.poll_down(cx, &mut scanner, &mut scanned, reframe, &mut blocked) {
-                Poll::Ready(end) => return Poll::Ready(end),
-                Poll::Pending => {}
+            if let Poll::Ready(end) = self.poll_down(cx, &mut passing) {
+                return Poll::Ready(end);
             }
+            let blocked = passing.blocked;
             match self.poll_up(cx) {
                 Ok(()) => {}
                 Err(AttemptError::ClientGone) if self.all_sent => {
@@ -607,38 +629,41 @@ impl<'a> Exchange<'a> {
     fn poll_down(
         &mut self,
         cx: &mut Context<'_>,
-        scanner: &mut BodyScanner,
-        scanned: &mut usize,
-        reframe: Reframe,
-        blocked: &mut bool,
+        passing: &mut Passing<impl FnOnce()>,
     ) -> Poll<Forwarded> {
         let mut filled = self.up.buffer.is_full();
         loop {
-            if let Err(error) = self.scan_down(scanner, scanned, reframe) {
+            if let Err(error) = self.scan_down(passing) {
                 return Poll::Ready(Forwarded::UpstreamBroke(error.to_string()));
             }
             let head = &self.down.out[self.down.written..];
-            let body = &self.up.buffer.bytes()[..*scanned];
+            let body = &self.up.buffer.bytes()[..passing.scanned];
             if !head.is_empty() || !body.is_empty() {
-                *blocked = true;
+                if passing.scanner.is_done()
+                    && self.wrapper.is_none()
+                    && let Some(note) = passing.before_last.take()
+                {
+                    note();
+                }
+                passing.blocked = true;
                 let n = match ready!(self.down.io.poll_write_two(cx, head, body)) {
                     Ok(n) if n > 0 => n,
                     _ => return Poll::Ready(Forwarded::ClientGone),
                 };
-                *blocked = false;
+                passing.blocked = false;
                 self.moved = true;
                 self.down.sent += n as u64;
                 let of_head = n.min(head.len());
                 self.down.written += of_head;
                 self.up.buffer.consume(n - of_head);
-                *scanned -= n - of_head;
+                passing.scanned -= n - of_head;
                 if self.down.written == self.down.out.len() {
                     self.down.out.clear();
                     self.down.written = 0;
                 }
                 continue;
             }
-            if scanner.is_done() {
+            if passing.scanner.is_done() {
                 if let Some(wrapper) = self.wrapper.take() {
                     wrapper.finish(&mut self.down.out);
                     continue;
@@ -651,12 +676,12 @@ impl<'a> Exchange<'a> {
             }
             self.up.buffer.make_room(BLOCK_MAX);
             match ready!(self.up.poll_receive(cx)) {
-                Ok(0) => match scanner.eof() {
-                    Ok(()) if reframe == Reframe::Chunk => {
+                Ok(0) => match passing.scanner.eof() {
+                    Ok(()) if passing.reframe == Reframe::Chunk => {
                         self.down.out.extend_from_slice(LAST_CHUNK);
                     }
                     // There is the wrapper's end to come.
-                    Ok(()) if reframe == Reframe::Wrap => {}
+                    Ok(()) if passing.reframe == Reframe::Wrap => {}
                     Ok(()) => return Poll::Ready(Forwarded::Whole),
                     Err(error) => return Poll::Ready(Forwarded::UpstreamBroke(error.to_string())),
                 },
@@ -669,12 +694,13 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn scan_down(
-        &mut self,
-        scanner: &mut BodyScanner,
-        scanned: &mut usize,
-        reframe: Reframe,
-    ) -> Result<(), BodyError> {
+    fn scan_down(&mut self, passing: &mut Passing<impl FnOnce()>) -> Result<(), BodyError> {
+        let Passing {
+            scanner,
+            scanned,
+            reframe,
+            ..
+        } = passing;
         while !scanner.is_done() && *scanned < self.up.buffer.len() {
             let rest = &self.up.buffer.bytes()[*scanned..];
             let out = &mut self.down.out;

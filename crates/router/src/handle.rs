@@ -274,10 +274,10 @@ async fn answer_here(
         &headers,
         text.as_bytes(),
     );
+    call.end(Some(status), status < 500, None, None);
     if !down.flush().await {
         after = After::Close;
     }
-    call.end(Some(status), status < 500, None, None);
     after
 }
 
@@ -322,12 +322,6 @@ pub(crate) async fn refuse(
         close: after == After::Close,
     };
     respond::to_error(&mut down.out, error, &who, Some(&job.request));
-    let flushed = down.flush().await;
-    if let Some(body) = undrained
-        && !drain(down, body).await
-    {
-        after = After::Close;
-    }
     tracing::debug!(router = %settings.label, client = %ends.peer, code = code.as_str(), %error, "request refused");
     call.no_context();
     call.end(
@@ -336,5 +330,11 @@ pub(crate) async fn refuse(
         Some(code),
         Some(error.exception()),
     );
+    let flushed = down.flush().await;
+    if let Some(body) = undrained
+        && !drain(down, body).await
+    {
+        after = After::Close;
+    }
     if flushed { after } else { After::Close }
 }

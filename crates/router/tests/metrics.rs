@@ -50,6 +50,23 @@ fn a_client_whose_endpoint_answers_is_available_and_names_its_balancer() {
 }
 
 #[test]
+fn who_has_an_answer_finds_it_counted() {
+    let rig = Rig::new();
+    let _web = rig.backend("web", |conn, _| {
+        while conn.request().is_some() {
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+            conn.send("hello");
+        }
+    });
+    let mut client = rig.connect();
+    for (n, host) in (0..1_000).map(|n| (n, ["web", "nowhere"][n % 2])) {
+        client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        client.response();
+        assert_eq!(rig.count("rutter_requests_total"), (n + 1) as f64);
+    }
+}
+
+#[test]
 fn a_request_that_nobody_takes_is_requeued_to_its_limit_and_its_endpoint_ejected() {
     let rig = Rig::new();
     rig.table.set("web", &[nobody()]);
