@@ -2,7 +2,7 @@
 //! Services, [`table`] takes in the events of a watch, [`merge`] makes endpoints of a service's slices; these three are
 //! pure. `view` holds it all and tells who uses a name; [`namer`] asks it. [`api`] talks to the API server, [`feed`]
 //! drives one list and watch, [`cluster`] all of them; [`snapshot`] is what of it is on disk, `keep` reads and writes it;
-//! [`review`] asks for permissions. [`configmap`] is apart: one object, which holds a dtab.
+//! [`review`] asks for permissions. [`configmap`] is apart: one object, which holds a dtab; so is [`token`]: whose a token is.
 //!
 //! Not here: what a dtab means (`dtab`), what happens with an endpoint (`router`).
 
@@ -20,6 +20,7 @@ pub mod review;
 pub mod snapshot;
 pub mod status;
 pub mod table;
+pub mod token;
 mod view;
 
 pub use api::{ApiError, ApiTarget, ConnectError};
@@ -28,4 +29,5 @@ pub use configmap::ConfigMapConfig;
 pub use feed::Timing;
 pub use namer::{NamerConfig, NamerKind, ServiceNamer};
 pub use review::{Missing, Review};
+pub use token::{Tokens, User};
 pub use view::Kind;

@@ -5,12 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,10 +33,23 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Between two failures of `accept`.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// The certificates of a listener.
+pub trait Keys: Send + Sync {
+    /// What the next handshake is made with.
+    fn config(&self) -> Arc<ServerConfig>;
+    /// What a client's certificate calls it.
+    fn name(&self, certificate: &[u8]) -> Option<String>;
+}
+
+/// Who a connection's client is, by its certificate; in the extensions of its requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Certificate(pub(crate) Arc<str>);
+
 /// An open port of the API.
 pub struct ApiListener {
     listener: TcpListener,
     addr: SocketAddr,
+    keys: Option<Arc<dyn Keys>>,
 }
 
 impl ApiListener {
@@ -38,7 +57,20 @@ impl ApiListener {
     pub async fn bind(addr: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;
-        Ok(Self { listener, addr })
+        Ok(Self {
+            listener,
+            addr,
+            keys: None,
+        })
+    }
+
+    /// It speaks TLS, and nothing else.
+    #[must_use]
+    pub fn with_tls(self, keys: Arc<dyn Keys>) -> Self {
+        Self {
+            keys: Some(keys),
+            ..self
+        }
     }
 
     /// Where it listens, with the port that the system chose.
@@ -66,9 +98,16 @@ impl ApiListener {
                 tracing::warn!(%peer, limit = CONNECTIONS, "too many connections, this one is closed");
                 continue;
             };
-            let connection = connection(stream, peer, api.clone(), stop.clone());
+            let (api, stop, keys) = (api.clone(), stop.clone(), self.keys.clone());
             connections.spawn(async move {
-                connection.await;
+                prepare(&stream);
+                match keys {
+                    None => connection(stream, None, peer, api, stop).await,
+                    Some(keys) => match secured(stream, &*keys).await {
+                        Ok((stream, name)) => connection(stream, name, peer, api, stop).await,
+                        Err(error) => tracing::debug!(%peer, error, "no TLS came of a connection"),
+                    },
+                }
                 drop(permit);
             });
         }
@@ -78,10 +117,33 @@ impl ApiListener {
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, api: Api, stop: CancellationToken) {
-    prepare(&stream);
-    let service = service_fn(move |request| {
+/// The handshake, and what the client's certificate calls it.
+async fn secured(
+    stream: TcpStream,
+    keys: &dyn Keys,
+) -> Result<(TlsStream<TcpStream>, Option<Certificate>), String> {
+    let accepting = TlsAcceptor::from(keys.config()).accept(stream);
+    let stream = tokio::time::timeout(HEAD_TIME, accepting)
+        .await
+        .map_err(|_| format!("the handshake was not complete within {HEAD_TIME:?}"))?
+        .map_err(|error| error.to_string())?;
+    let shown = stream.get_ref().1.peer_certificates();
+    let name = shown.and_then(|chain| keys.name(chain.first()?));
+    Ok((stream, name.map(|name| Certificate(name.into()))))
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    certificate: Option<Certificate>,
+    peer: SocketAddr,
+    api: Api,
+    stop: CancellationToken,
+) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let api = api.clone();
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         async move { Ok::<_, std::convert::Infallible>(api.handle(request, peer).await) }
     });
     // Clients write `>` in a query as it is.

@@ -12,12 +12,14 @@ use std::time::{Duration, SystemTime};
 use dtab::{Dtab, ParseError};
 use sha2::{Digest, Sha256};
 
+mod audited;
 mod file;
 mod live;
 mod memory;
 #[cfg(test)]
 mod suite;
 
+pub use audited::Audited;
 pub use file::{FileStore, OpenError};
 pub use live::{Names, Observed, Watch};
 pub use memory::MemoryStore;
@@ -209,9 +211,14 @@ impl Record {
 
     /// SHA-256 of the text, in hexadecimal; none for a deletion.
     pub fn hash(&self) -> Option<String> {
-        let digest = Sha256::digest(self.text.as_ref()?.as_bytes());
-        Some(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        Some(hash_of(self.text.as_ref()?))
     }
+}
+
+/// SHA-256 of a text, in hexadecimal.
+fn hash_of(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What is in force in a namespace.

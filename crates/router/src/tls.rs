@@ -1,6 +1,6 @@
 //! TLS of listeners and towards endpoints: [`files`] reads what is configured, [`live`] keeps it up to date, [`handshake`]
 //! makes a TLS connection of a socket, [`verify`] says whether an endpoint is who it should be, and [`stream`] is the
-//! connection. A plain connection has nothing to do with any of it. Types of rustls stay in here.
+//! connection. A plain connection has nothing to do with any of it. Types of rustls stay in here, but for [`ListenerKeys`].
 
 mod error;
 mod files;
@@ -12,7 +12,7 @@ mod verify;
 
 use std::sync::Arc;
 
-use telemetry::metrics::{Registration, Scope};
+use telemetry::metrics::{Registration, Registry, Scope};
 use tokio::runtime::Handle;
 
 pub use error::{TlsCheck, TlsFailure, TlsFileError};
@@ -132,6 +132,38 @@ fn one<'a, F: FromFiles>(
         Some(live) => Ok(Arc::clone(live)),
         None => Live::start(from.clone(), figures, control),
     }
+}
+
+/// The certificates of a listener that is no router's, as they are now: the files are followed as those of routers.
+pub struct ListenerKeys {
+    live: Arc<ServerKeys>,
+    _figures: Registration,
+}
+
+impl ListenerKeys {
+    /// Reads the files, and follows them on `control`; how long they are valid is told in `scope`.
+    pub fn open(
+        tls: &ServerTls,
+        (registry, scope): (&Registry, Scope),
+        control: &Handle,
+    ) -> Result<Self, TlsFileError> {
+        let figures = Arc::new(Figures::default());
+        Ok(Self {
+            live: Live::start(tls.clone(), &figures, control)?,
+            _figures: registry.register(scope, figures as _),
+        })
+    }
+
+    /// What the next handshake is made with.
+    pub fn now(&self) -> Arc<rustls::ServerConfig> {
+        self.live.now()
+    }
+}
+
+/// What a client's certificate calls it: the first URI or DNS name, else the common name. None for what is no certificate,
+/// or has no name.
+pub fn client_name(der: &[u8]) -> Option<String> {
+    show::name(der)
 }
 
 /// Reads the files of a server's TLS, as a start would, and says how long they are valid.

@@ -16,6 +16,7 @@ use self::settings::Config;
 use self::validate::Validator;
 use self::yaml::Node;
 
+pub mod access;
 mod client;
 pub mod convert;
 pub mod keys;

@@ -30,6 +30,19 @@ pub(super) fn forwarded(der: &[u8]) -> Option<String> {
     Some(text)
 }
 
+/// See [`client_name`](super::client_name).
+pub(super) fn name(der: &[u8]) -> Option<String> {
+    let (_, one) = X509Certificate::from_der(der).ok()?;
+    let names = one.subject_alternative_name().ok().flatten();
+    let mut names = names.iter().flat_map(|names| &names.value.general_names);
+    let first = names.find_map(|name| match name {
+        GeneralName::URI(name) | GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    });
+    let common = || Some(one.subject().iter_common_name().next()?.as_str().ok()?.to_owned());
+    first.or_else(common)
+}
+
 fn sha256() -> Option<&'static dyn Hash> {
     let suite = TLS13_AES_128_GCM_SHA256.tls13()?;
     Some(suite.common.hash_provider)

@@ -1,8 +1,9 @@
 //! Which keys there are: one table for the parser, the JSON Schema and the reference in `docs/configuration.md`.
 //!
 //! A [`Section`] is a mapping with known keys, a [`Kinds`] a mapping whose `kind` (or `protocol`) says which section it is.
-//! The tables themselves: [`top`], [`router`], [`names`], [`report`].
+//! The tables themselves: [`top`], [`router`], [`names`], [`report`], [`store`], [`access`].
 
+pub mod access;
 pub mod names;
 pub mod report;
 pub mod router;

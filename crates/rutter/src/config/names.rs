@@ -86,7 +86,7 @@ fn k8s(at: &At<'_>, kind: K8sKind, environment: &Environment) -> NamerSource {
 
 /// A given host or port is a `kubectl proxy`. Otherwise the API server is asked itself, inside a pod or where a kubeconfig
 /// says where it is; where neither is, a proxy is looked for at Linkerd 1's default.
-fn api(host: &At<'_>, port: &At<'_>, environment: &Environment) -> K8sApi {
+pub(super) fn api(host: &At<'_>, port: &At<'_>, environment: &Environment) -> K8sApi {
     let given = host.is_given() || port.is_given();
     let host = host.text().unwrap_or_else(|| "localhost".into());
     let own_pod = matches!(&*host, "localhost" | "127.0.0.1" | "::1");

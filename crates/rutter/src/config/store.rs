@@ -5,15 +5,17 @@ use std::path::PathBuf;
 
 use dtab::Dtab;
 use namerd::store::Namespace;
+use router::settings::ServerTls;
 use serde_json::Value as Json;
 
 use super::keys::{Ty, store as keys};
 use super::problem::Problems;
 use super::read::Reading;
+use super::access::{AccessSettings, access};
 use super::settings::{AdminSettings, NamerSettings};
 use super::validate::Validator;
 use super::yaml::{self, Node, Value};
-use super::{At, Environment, names, top};
+use super::{At, Environment, names, tls, top};
 
 /// As Linkerd's namerd.
 const ADMIN_PORT: u16 = 9991;
@@ -29,10 +31,23 @@ pub struct StoreConfig {
     pub storage: StorageSettings,
     /// In the file's order; the last one is asked first.
     pub namers: Vec<NamerSettings>,
-    /// Where the HTTP API listens; at least one.
-    pub http: Vec<SocketAddr>,
+    /// Where the HTTP API listens.
+    pub http: Vec<HttpSettings>,
+    /// Who may do what; none: everybody may everything.
+    pub access: Option<AccessSettings>,
+    /// The file that tells of changes.
+    pub audit_log: Option<PathBuf>,
     /// Keys that were given, as JSON: `/config.json`.
     pub given: Json,
+}
+
+/// An interface `io.l5d.httpController`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpSettings {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// With which certificates; none: plain HTTP.
+    pub tls: Option<ServerTls>,
 }
 
 /// `storage`.
@@ -106,13 +121,20 @@ fn file(at: &At<'_>, environment: &Environment) -> Option<StoreConfig> {
     }
     let namers = namers(&at.get("namers"), environment);
     let admin = top::admin(&at.get("admin"), ADMIN_PORT);
-    let http = http(&interfaces.items(), admin.addr);
+    let rules = at.get("access");
+    let http = http(&interfaces.items(), admin.addr, rules.is_given());
+    let certificates = http
+        .iter()
+        .filter_map(|http| http.tls.as_ref())
+        .any(|tls| tls.client_roots.is_some());
     at.get("telemetry");
     Some(StoreConfig {
         admin,
         storage: storage(&at.get("storage"))?,
         namers,
         http,
+        access: access(&rules, environment, certificates),
+        audit_log: at.get("auditLog").string().map(Into::into),
         given: at.node()?.to_json(),
     })
 }
@@ -166,8 +188,10 @@ fn namers(at: &At<'_>, environment: &Environment) -> Vec<NamerSettings> {
     namers
 }
 
-fn http(interfaces: &[At<'_>], admin: SocketAddr) -> Vec<SocketAddr> {
+/// `rules`: there is an `access`.
+fn http(interfaces: &[At<'_>], admin: SocketAddr, rules: bool) -> Vec<HttpSettings> {
     let mut taken = vec![(admin, "the admin port".to_owned())];
+    let mut all = Vec::new();
     for at in interfaces {
         if at.tag("kind", "") != "io.l5d.httpController" {
             continue;
@@ -175,12 +199,23 @@ fn http(interfaces: &[At<'_>], admin: SocketAddr) -> Vec<SocketAddr> {
         let ip = at.get("ip").ip().unwrap_or(top::LOOPBACK);
         let addr = SocketAddr::new(ip, at.get("port").u16().unwrap_or(HTTP_PORT));
         let open = at.get("allowAnonymous").bool().unwrap_or(false);
-        if !ip.is_loopback() && !open {
+        if !ip.is_loopback() && !open && !rules {
             at.error(
-                format!("{addr} is no loopback address, and whoever reaches it could change every dtab: there is no authentication in this version"),
-                "add the line `allowAnonymous: true` to this interface if the network keeps others away, or listen on 127.0.0.1",
+                format!("{addr} is no loopback address, and whoever reaches it could change every dtab: there is no `access` that says who may"),
+                "write down who may in `access` (see docs/store.md); or add the line `allowAnonymous: true` to this interface if the network keeps others away; or listen on 127.0.0.1",
             );
         }
+        if open && rules {
+            at.get("allowAnonymous").error(
+                "the interface is open, and there is an `access` that says who may",
+                "delete one of the two; what `access` grants to `anonymous` is open to everybody",
+            );
+        }
+        let given = at.get("tls");
+        all.push(HttpSettings {
+            addr,
+            tls: given.is_given().then(|| tls::server(&given)).flatten(),
+        });
         if let Some((other, who)) = taken.iter().find(|(other, _)| top::clash(*other, addr)) {
             at.error(
                 format!("port conflict on port {}", addr.port()),
@@ -189,7 +224,7 @@ fn http(interfaces: &[At<'_>], admin: SocketAddr) -> Vec<SocketAddr> {
         }
         taken.push((addr, at.path().to_owned()));
     }
-    taken.into_iter().skip(1).map(|(addr, _)| addr).collect()
+    all
 }
 
 #[cfg(test)]
@@ -215,7 +250,7 @@ mod tests {
         assert!(is_store(&source));
         let config = read(&source).unwrap().config;
         assert_eq!(config.admin.addr.to_string(), "127.0.0.1:9991");
-        assert_eq!(config.http[0].to_string(), "127.0.0.1:4180");
+        assert_eq!(config.http[0].addr.to_string(), "127.0.0.1:4180");
         let StorageSettings::Memory(namespaces) = config.storage else {
             panic!("in memory");
         };
@@ -278,6 +313,26 @@ mod tests {
         let open =
             "interfaces: [{kind: io.l5d.httpController, ip: 0.0.0.0, allowAnonymous: true}]\n";
         assert!(read(&format!("{memory}{open}")).is_ok());
+        let rules = "access: {tokenReview: {audiences: [rutter]}, grants: [{to: ['*'], may: [write]}]}\n";
+        let closed = open.replace(", allowAnonymous: true", "");
+        let config = read(&format!("{memory}{closed}{rules}")).unwrap().config;
+        let grant = &config.access.unwrap().grants[0];
+        assert_eq!((&*grant.to[0], &*grant.namespaces[0]), ("*", "*"));
+        for (rules, want) in [
+            (rules, "the interface is open, and there is an `access`"),
+            ("access: {grants: []}\n", "nobody could show who they are"),
+            (
+                "access: {tokenReview: {}, grants: [{to: [anonymous], may: [write]}]}\n",
+                "everybody who reaches the address could change dtabs",
+            ),
+            (
+                "access: {tokenReview: {}, grants: [{to: [a], may: [wirte]}]}\n",
+                "write",
+            ),
+        ] {
+            let said = read(&format!("{memory}{open}{rules}")).expect_err(rules);
+            assert!(said.contains(want), "{rules}\n{said}");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The file of `rutter namerd`: Linkerd's namerd, key by key.
 
-use super::{Effect, Key, Kinds, Section, Ty, kind, names, refused, report, router, top};
+use super::{
+    Effect, Key, Kinds, Section, Ty, access, kind, names, refused, report, router, top,
+};
 
 const NOT_YET: &str = "not in this version; routers read the interface io.l5d.httpController with the interpreter io.l5d.namerd.http";
 const NO_STORAGE: &str = "not in this version; use `file`, which keeps every version in one file";
@@ -26,6 +28,20 @@ pub static FILE: Section = Section {
             "Sources of names, as of a router; no prefix may begin with another's.",
         ),
         Key::new("admin", Ty::Section(&ADMIN), "", "The admin port."),
+        Key::new(
+            "access",
+            Ty::Section(&access::ACCESS),
+            "everybody may everything",
+            "Who may do what on the HTTP API.",
+        )
+        .but(Effect::Ours),
+        Key::new(
+            "auditLog",
+            Ty::File,
+            "none",
+            "A file that tells each change before it is made and what came of it, in lines of JSON. A change that cannot be told is not made.",
+        )
+        .but(Effect::Ours),
         Key::new(
             "telemetry",
             Ty::List(&Ty::Kinds(&report::TELEMETERS)),
@@ -132,15 +148,16 @@ static HTTP: Section = Section {
             "allowAnonymous",
             Ty::Bool,
             "false",
-            "Everybody who reaches the address may read and change every dtab. Needed on every address but loopback, as there is no other way of authentication in this version.",
+            "Everybody who reaches the address may read and change every dtab. Needed on every address but loopback when there is no `access`.",
         )
         .but(Effect::Ours),
         Key::new("socketOptions", Ty::Section(&router::SOCKET), "", "Options of the socket.")
             .but(Effect::Ignored("the socket has the system's options")),
-        Key::new("tls", Ty::Section(&router::SERVER_TLS), "none", "HTTPS.").but(
-            Effect::Refused(
-                "the API is served by plain HTTP only; without TLS it would be open where you expect it closed",
-            ),
+        Key::new(
+            "tls",
+            Ty::Section(&router::SERVER_TLS),
+            "none",
+            "HTTPS, with the certificates in these files; they are followed. With `requireClientAuth`, who has a certificate is `certificate:` and its first name in `access.grants`.",
         ),
     ],
     also: &[],
