@@ -60,6 +60,13 @@ struct Token {
     feeds: usize,
 }
 
+impl Placed {
+    /// The destination as [`Layout::formatted`] writes it, without comments.
+    pub fn dst(&self) -> &str {
+        &self.dst
+    }
+}
+
 impl<'a> Layout<'a> {
     /// Reads a dtab as [`Dtab::read`] does, and notes where everything stands.
     pub fn read(source: &'a str) -> Result<Self, ParseError> {

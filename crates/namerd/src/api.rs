@@ -1,4 +1,5 @@
-//! Linkerd's HTTP controller API, `/api/1/…`: dtabs to read and write, names to bind, and streams of both.
+//! Linkerd's HTTP controller API, `/api/1/…`: dtabs to read and write, names to bind, and streams of both; beside it ours,
+//! `/api/rutter/1/…` ([`rutter`]).
 //!
 //! [`Api::handle`] is the way of one request; `dtabs` reads and writes the store, `bound` asks for names, `stream` is an
 //! answer that goes on, `answer` makes responses. What Linkerd answers with an empty body has the reason behind the status.
@@ -19,6 +20,7 @@ mod answer;
 mod bound;
 mod dtabs;
 mod query;
+mod rutter;
 mod stream;
 
 /// The API over a store and its names.
@@ -38,7 +40,8 @@ impl Api {
 
     /// Answers one request of the client at `peer`.
     pub(crate) async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Response {
-        let problem_json = answer::wants_problem_json(&request);
+        let ours = request.uri().path().starts_with(rutter::BASE);
+        let problem_json = ours || answer::wants_problem_json(&request);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         match self.route(request, peer).await {
             Ok(response) => response,
@@ -58,6 +61,9 @@ impl Api {
         let path = request.uri().path().to_owned();
         let query = Query::of(request.uri().query().unwrap_or_default())?;
         let nowhere = || Refusal::new(StatusCode::NOT_FOUND, "there is no such thing in this API");
+        if let Some(ours) = path.strip_prefix(rutter::BASE) {
+            return self.rutter(request, ours, &query, peer).await;
+        }
         let rest = path.strip_prefix("/api/1/").ok_or_else(nowhere)?;
         let (what, below) = rest
             .split_once('/')

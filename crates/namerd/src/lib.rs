@@ -5,6 +5,7 @@
 //! (`router`).
 
 pub mod api;
+pub mod change;
 pub mod client;
 mod json;
 pub mod names;

@@ -218,7 +218,7 @@ fn written_form(headers: &HeaderMap) -> Result<Form, Refusal> {
 }
 
 /// `If-Match`, then `If-None-Match: *`. Linkerd's versions are not quoted; quoted ones are understood.
-fn precondition(headers: &HeaderMap) -> Result<Only, Refusal> {
+pub(super) fn precondition(headers: &HeaderMap) -> Result<Only, Refusal> {
     match tags(headers, header::IF_MATCH)?.as_slice() {
         [] => {}
         ["*"] => return Ok(Only::Present),
@@ -247,7 +247,7 @@ fn tags(headers: &HeaderMap, name: header::HeaderName) -> Result<Vec<&str>, Refu
     Ok(tags)
 }
 
-fn origin(headers: &HeaderMap, peer: SocketAddr) -> Result<Origin, Refusal> {
+pub(super) fn origin(headers: &HeaderMap, peer: SocketAddr) -> Result<Origin, Refusal> {
     let text = |name: &str| -> Result<Option<String>, Refusal> {
         let Some(value) = headers.get(name) else {
             return Ok(None);
@@ -267,15 +267,29 @@ fn origin(headers: &HeaderMap, peer: SocketAddr) -> Result<Origin, Refusal> {
 }
 
 async fn read_body(request: Request<Incoming>) -> Result<Bytes, Refusal> {
+    read_bytes(request, MAX_INPUT_BYTES).await
+}
+
+/// A dtab as text, whatever the request calls it.
+pub(super) async fn read_text(request: Request<Incoming>) -> Result<String, Refusal> {
+    let body = read_body(request).await?;
+    String::from_utf8(body.into()).map_err(|_| Refusal::bad("the dtab is not UTF-8"))
+}
+
+/// A body of at most so many bytes.
+pub(super) async fn read_bytes(request: Request<Incoming>, limit: usize) -> Result<Bytes, Refusal> {
     let too_large = || {
-        let reason = format!("a dtab has at most {MAX_INPUT_BYTES} bytes");
+        let reason = match limit {
+            MAX_INPUT_BYTES => format!("a dtab has at most {limit} bytes"),
+            _ => format!("such a body has at most {limit} bytes"),
+        };
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason).told()
     };
     let body = request.into_body();
-    if body.size_hint().lower() > MAX_INPUT_BYTES as u64 {
+    if body.size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
-    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, MAX_INPUT_BYTES).collect());
+    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, limit).collect());
     match collected.await {
         Err(_) => {
             let reason = format!("the body did not arrive within {BODY_TIME:?}");
