@@ -1,6 +1,6 @@
 //! Laws that hold for all paths, trees and tables, tried on random ones.
 
-use dtab::{Dentry, Dtab, Elem, NameTree, Path, Prefix, Segment, Weighted};
+use dtab::{Dentry, Dtab, Elem, Layout, NameTree, Path, Prefix, Segment, Weighted};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -80,7 +80,60 @@ fn values(tree: &NameTree<Path>) -> Option<Vec<Path>> {
     Some(leaves)
 }
 
+/// What may stand between entries, and between the parts of one.
+fn between() -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => Just(" ".to_owned()),
+        1 => Just("\n".to_owned()),
+        1 => Just("\n\n\n".to_owned()),
+        1 => "\n# [a-c/;=>$ ]{0,8}\n",
+        1 => " # [a-c/;=>$ ]{0,8}\n",
+        1 => "\n\n#x [a-c]{0,3}\n\n",
+    ]
+}
+
+/// The comments of a text that has no `#` elsewhere.
+fn comments(text: &str) -> Vec<String> {
+    let lines = text.lines().filter_map(|line| line.split_once('#'));
+    let mut all: Vec<_> = lines
+        .map(|(_, comment)| comment.trim_end().to_owned())
+        .collect();
+    all.sort();
+    all
+}
+
 proptest! {
+    #[test]
+    fn a_dtab_that_is_laid_out_means_the_same_and_keeps_its_comments(
+        parts in vec((between(), "/[a-c*]", between(), "(/[a-c/]{0,3}|~|2 \\* /a & 3.5\\*\\(/b \\| !\\))", between(), between()), 0..6),
+        closed in any::<bool>(),
+        end in between(),
+    ) {
+        let mut text = String::new();
+        let last = parts.len().saturating_sub(1);
+        for (at, (one, prefix, two, dst, three, four)) in parts.iter().enumerate() {
+            let close = if at < last || closed { ";" } else { "" };
+            text.push_str(&format!("{one}{prefix}{two}=>{three}{dst}{four}{close}"));
+        }
+        text.push_str(&end);
+        let Ok(dtab) = Dtab::read(&text) else { return Ok(()) };
+        let layout = Layout::read(&text).unwrap();
+        let formatted = layout.formatted();
+        prop_assert_eq!(Dtab::read(&formatted).unwrap(), dtab.clone());
+        prop_assert_eq!(comments(&formatted), comments(&text));
+        prop_assert_eq!(Layout::read(&formatted).unwrap().formatted(), formatted);
+        for at in 0..dtab.len() {
+            let mut want: Vec<_> = dtab.entries().to_vec();
+            want[at].dst = NameTree::Fail;
+            let got = Dtab::read(&layout.with_dst(at, "!")).unwrap();
+            prop_assert_eq!(got, Dtab::from(want.clone()), "{} of {}", at, text);
+            want.remove(at);
+            prop_assert_eq!(Dtab::read(&layout.without(at)).unwrap(), Dtab::from(want), "{} of {}", at, text);
+        }
+        let more = Dtab::read(&layout.with_entry("/z", "/y")).unwrap();
+        prop_assert_eq!(more.len(), dtab.len() + 1);
+    }
+
     #[test]
     fn a_printed_path_reads_as_itself(path in path()) {
         prop_assert_eq!(Path::read(&path.to_string()).unwrap(), path);

@@ -30,11 +30,19 @@ pub enum Verb {
     Write,
     /// Change dtabs although live names break.
     Force,
+    /// Tell, as a router, what is in use and which version is in force.
+    Report,
 }
 
 impl Verb {
     /// All of them, from the least to the most.
-    pub const ALL: [Self; 4] = [Self::Read, Self::Plan, Self::Write, Self::Force];
+    pub const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Plan,
+        Self::Write,
+        Self::Force,
+        Self::Report,
+    ];
 
     /// Its name in a configuration and in messages.
     pub const fn as_str(self) -> &'static str {
@@ -43,6 +51,7 @@ impl Verb {
             Self::Plan => "plan",
             Self::Write => "write",
             Self::Force => "force",
+            Self::Report => "report",
         }
     }
 }
@@ -101,7 +110,8 @@ pub struct Grant {
     pub to: Vec<Arc<str>>,
     /// Names of namespaces; one that ends in `*` stands for all that begin so.
     pub namespaces: Vec<Arc<str>>,
-    /// What is granted. Writing has planning and reading in it, planning has reading; force stands for itself.
+    /// What is granted. Writing has planning and reading in it, planning has reading; force and report stand for
+    /// themselves.
     pub may: Vec<Verb>,
 }
 

@@ -1,4 +1,5 @@
-//! Linkerd's HTTP controller API, `/api/1/…`: dtabs to read and write, names to bind, and streams of both.
+//! Linkerd's HTTP controller API, `/api/1/…`: dtabs to read and write, names to bind, and streams of both; beside it ours,
+//! `/api/rutter/1/…` ([`rutter`]).
 //!
 //! [`Api::handle`] is the way of one request; `dtabs` reads and writes the store, `bound` asks for names, `stream` is an
 //! answer that goes on, `answer` makes responses. What Linkerd answers with an empty body has the reason behind the status.
@@ -6,19 +7,22 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
 use self::answer::{Refusal, Response};
 use self::query::Query;
+use crate::access::{Access, Denied, Subject, Verb};
 use crate::names::Names;
+use crate::serve::Certificate;
 use crate::store::{Namespace, Store};
 
 mod answer;
 mod bound;
 mod dtabs;
 mod query;
+mod rutter;
 mod stream;
 
 /// The API over a store and its names.
@@ -28,17 +32,30 @@ pub struct Api {
     names: Names,
     /// Ends the streams.
     stop: CancellationToken,
+    access: Arc<Access>,
 }
 
 impl Api {
-    /// The API; `stop` ends the answers that go on.
+    /// The API, open to everybody; `stop` ends the answers that go on.
     pub fn new(store: Arc<dyn Store>, names: Names, stop: CancellationToken) -> Self {
-        Self { store, names, stop }
+        Self {
+            store,
+            names,
+            stop,
+            access: Arc::new(Access::open()),
+        }
+    }
+
+    /// The same API for those whom `access` lets in.
+    #[must_use]
+    pub fn with_access(self, access: Arc<Access>) -> Self {
+        Self { access, ..self }
     }
 
     /// Answers one request of the client at `peer`.
     pub(crate) async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Response {
-        let problem_json = answer::wants_problem_json(&request);
+        let ours = request.uri().path().starts_with(rutter::BASE);
+        let problem_json = ours || answer::wants_problem_json(&request);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         match self.route(request, peer).await {
             Ok(response) => response,
@@ -51,13 +68,17 @@ impl Api {
 
     async fn route(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         peer: SocketAddr,
     ) -> Result<Response, Refusal> {
         same_origin(&request)?;
         let path = request.uri().path().to_owned();
         let query = Query::of(request.uri().query().unwrap_or_default())?;
         let nowhere = || Refusal::new(StatusCode::NOT_FOUND, "there is no such thing in this API");
+        let who = self.who(&mut request).await?;
+        if let Some(ours) = path.strip_prefix(rutter::BASE) {
+            return self.rutter(request, ours, &query, (&who, peer)).await;
+        }
         let rest = path.strip_prefix("/api/1/").ok_or_else(nowhere)?;
         let (what, below) = rest
             .split_once('/')
@@ -68,8 +89,11 @@ impl Api {
         }
         let namespace = below.map(namespace).transpose()?;
         let reads = request.method() == Method::GET;
+        let changes = what == "dtabs" && !matches!(*request.method(), Method::GET | Method::HEAD);
+        let verb = if changes { Verb::Write } else { Verb::Read };
+        self.access.check(&who, verb, namespace.as_ref())?;
         match (what, namespace) {
-            ("dtabs", None) => self.list(query.watch()),
+            ("dtabs", None) => self.list(who, query.watch()),
             ("dtabs", Some(namespace)) => self.dtab(request, &namespace, &query, peer).await,
             ("bind", Some(namespace)) if reads => self.bind(&namespace, &query).await,
             ("resolve", Some(namespace)) if reads => self.resolve(&namespace, &query).await,
@@ -78,6 +102,32 @@ impl Api {
             ("bound-names", None) if reads => self.bound_names(query.watch()),
             _ => Err(nowhere()),
         }
+    }
+}
+
+impl Api {
+    /// Who sends this. What is known of them, changes are by, whatever they say.
+    async fn who(&self, request: &mut Request<Incoming>) -> Result<Subject, Refusal> {
+        let certificate = request.extensions().get::<Certificate>();
+        let certificate = certificate.map(|Certificate(name)| &**name);
+        let who = self.access.who(request.headers(), certificate).await?;
+        if !who.is_anonymous() {
+            let author = HeaderValue::from_bytes(who.name.as_bytes());
+            let author = author.map_err(|_| Refusal::bad("your name is no text of one line"))?;
+            request.headers_mut().insert(dtabs::AUTHOR, author);
+        }
+        Ok(who)
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        let status = match &denied {
+            Denied::Unknown(_) => StatusCode::UNAUTHORIZED,
+            Denied::Forbidden(_) => StatusCode::FORBIDDEN,
+            Denied::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, denied.to_string()).told()
     }
 }
 

@@ -6,13 +6,14 @@
 
 pub mod access;
 pub mod api;
+pub mod change;
 pub mod client;
 mod json;
 pub mod names;
 pub mod serve;
 pub mod store;
 
+pub use access::Access;
 pub use api::Api;
 pub use names::Names;
 pub use serve::{ApiListener, Keys};
-pub use access::Access;

@@ -1,6 +1,7 @@
 //! What names mean under a namespace's dtab: the store's dtabs and namerd's namers put together.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dtab::{Dtab, NameTree, Path};
 use naming::{
@@ -8,32 +9,77 @@ use naming::{
     Target,
 };
 
+use crate::change::confirm::Confirms;
+use crate::change::live::{Held, Live};
 use crate::store::{Namespace, Observed, Store, Watch};
+
+/// Names that one [`Scope`] keeps in use; a stream has one.
+const MOST_HELD: usize = 1_000;
 
 /// Binds names for clients, each under the dtab of its namespace.
 #[derive(Clone)]
 pub struct Names {
     store: Arc<dyn Store>,
     interpreter: Arc<DefaultInterpreter>,
+    live: Live,
+    confirms: Confirms,
 }
 
 /// A namespace whose names are asked for. Its dtab is followed as long as this lives.
 pub struct Scope {
+    namespace: Namespace,
     watch: Watch,
     interpreter: Arc<DefaultInterpreter>,
+    live: Live,
+    /// What was bound here, which is in use for so long.
+    held: Mutex<HashMap<(Path, Dtab), Held>>,
 }
 
 impl Names {
     /// Names under the dtabs of `store`, from the namers of `interpreter`.
     pub fn new(store: Arc<dyn Store>, interpreter: Arc<DefaultInterpreter>) -> Self {
-        Self { store, interpreter }
+        Self {
+            store,
+            interpreter,
+            live: Live::default(),
+            confirms: Confirms::default(),
+        }
+    }
+
+    /// The changes that end unless they are confirmed; somebody has to run it.
+    pub const fn confirms(&self) -> &Confirms {
+        &self.confirms
+    }
+
+    /// The names in use, and the routers that report.
+    pub const fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// The interpreter that binds, with its namers.
+    pub(crate) fn interpreter(&self) -> &DefaultInterpreter {
+        &self.interpreter
+    }
+
+    /// What [`Scope::bind`] would give if `base` were the namespace's dtab.
+    pub(crate) fn bind_under(
+        &self,
+        base: &Dtab,
+        local: &Dtab,
+        path: &Path,
+        reads: &mut Reads,
+    ) -> BoundTree {
+        self.interpreter.bind_request(base, local, path, reads)
     }
 
     /// The names of one namespace.
     pub fn of(&self, namespace: &Namespace) -> Scope {
         Scope {
+            namespace: namespace.clone(),
             watch: self.store.watch(namespace),
             interpreter: self.interpreter.clone(),
+            live: self.live.clone(),
+            held: Mutex::default(),
         }
     }
 
@@ -89,11 +135,30 @@ impl Scope {
         }
     }
 
-    /// The bound tree of `path` under the namespace's dtab and then `local`.
+    /// The number of the version that is in force; none when there is no such namespace. Read before a name is bound, it is
+    /// at most too old for what is bound.
+    pub fn number(&self, reads: &mut Reads) -> Option<u64> {
+        match self.watch.read(reads) {
+            Observed::Present(stored) => Some(stored.record.number),
+            Observed::Absent | Observed::Unknown(_) => None,
+        }
+    }
+
+    /// The bound tree of `path` under the namespace's dtab and then `local`. The name counts as in use as long as this
+    /// scope lives, and a while longer.
     pub fn bind(&self, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
+        self.hold(local, path);
         match self.dtab(reads) {
             Ok(dtab) => self.interpreter.bind_request(&dtab, local, path, reads),
             Err(why) => Activity::Pending(why),
+        }
+    }
+
+    fn hold(&self, local: &Dtab, path: &Path) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (path.clone(), local.clone());
+        if held.len() < MOST_HELD && !held.contains_key(&key) {
+            held.insert(key, self.live.hold(&self.namespace, path, local));
         }
     }
 

@@ -6,6 +6,7 @@
 //! does it again while requests go on, when [`reload`] finds that the file has changed. [`store`] is the other process,
 //! `rutter namerd`.
 
+mod access;
 mod pages;
 mod reload;
 mod reports;

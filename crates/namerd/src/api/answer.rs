@@ -7,8 +7,8 @@ use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::ext::ReasonPhrase;
-use serde_json::json;
 
+use crate::change::shapes::{Planned, Problem};
 use crate::store::StoreError;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -27,6 +27,10 @@ pub(super) struct Refusal {
     pub(super) reason: String,
     /// Whether the reason is the body too, as Linkerd's namerd has it in some places and not in others.
     with_body: bool,
+    /// For programs, in problems; made of the status unless something better is known.
+    code: Option<&'static str>,
+    /// What the change would have done.
+    plan: Option<Box<Planned>>,
 }
 
 impl Refusal {
@@ -35,6 +39,24 @@ impl Refusal {
             status,
             reason: reason.into(),
             with_body: false,
+            code: None,
+            plan: None,
+        }
+    }
+
+    /// The same with a code for programs.
+    pub(super) fn coded(self, code: &'static str) -> Self {
+        Self {
+            code: Some(code),
+            ..self
+        }
+    }
+
+    /// The same with what the change would have done.
+    pub(super) fn planned(self, plan: Planned) -> Self {
+        Self {
+            plan: Some(Box::new(plan)),
+            ..self
         }
     }
 
@@ -55,14 +77,26 @@ impl Refusal {
         let title = self.status.canonical_reason().unwrap_or_default();
         let mut response = match (problem_json, self.with_body) {
             (true, _) => {
-                let problem =
-                    json!({"title": title, "status": self.status.as_u16(), "detail": self.reason});
-                typed(PROBLEM_JSON, problem.to_string())
+                let problem = Problem {
+                    title: title.to_owned(),
+                    status: self.status.as_u16(),
+                    detail: self.reason.clone(),
+                    code: self.code.unwrap_or_else(|| code(self.status)).to_owned(),
+                    plan: self.plan.map(|plan| *plan),
+                };
+                let text = serde_json::to_string(&problem);
+                typed(PROBLEM_JSON, text.unwrap_or_default())
             }
             (false, true) => plain(self.reason.clone()),
             (false, false) => empty(StatusCode::OK),
         };
         *response.status_mut() = self.status;
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer realm=\"rutter\"");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, scheme);
+        }
         // namerctl and curl -v print the status line, whatever the body is.
         if self.status != StatusCode::NOT_FOUND {
             let line: String = format!("{title}: {}", self.reason)
@@ -81,6 +115,18 @@ impl Refusal {
             }
         }
         response
+    }
+}
+
+/// What a status says to programs.
+const fn code(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::NOT_FOUND => "not-found",
+        StatusCode::CONFLICT => "exists",
+        StatusCode::PRECONDITION_FAILED => "changed",
+        StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+        StatusCode::INTERNAL_SERVER_ERROR => "internal",
+        _ => "bad-request",
     }
 }
 

@@ -14,12 +14,13 @@ use super::Api;
 use super::answer::{self, Refusal, Response};
 use super::query::Query;
 use super::stream::{Next, documents};
+use crate::access::Subject;
 use crate::store::{Change, Namespace, Observed, Only, Origin, StoreError, one_line};
 
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// Who a change is by, when it says so; otherwise the client's address.
-const AUTHOR: &str = "rutter-author";
+pub(super) const AUTHOR: &str = "rutter-author";
 /// What a change is for.
 const NOTE: &str = "rutter-note";
 /// Of both, at most.
@@ -68,10 +69,11 @@ impl Form {
 }
 
 impl Api {
-    pub(super) fn list(&self, watch: bool) -> Result<Response, Refusal> {
-        let names = self.store.names();
-        let text = |names: &std::collections::BTreeSet<Namespace>| {
-            Value::from_iter(names.iter().map(Namespace::as_str)).to_string()
+    pub(super) fn list(&self, who: Subject, watch: bool) -> Result<Response, Refusal> {
+        let (names, access) = (self.store.names(), self.access.clone());
+        let text = move |names: &std::collections::BTreeSet<Namespace>| {
+            let seen = names.iter().filter(|name| access.sees(&who, name));
+            Value::from_iter(seen.map(Namespace::as_str)).to_string()
         };
         if watch {
             let said = move |reads: &mut _| Next::Say(text(&names.read(reads)));
@@ -218,7 +220,7 @@ fn written_form(headers: &HeaderMap) -> Result<Form, Refusal> {
 }
 
 /// `If-Match`, then `If-None-Match: *`. Linkerd's versions are not quoted; quoted ones are understood.
-fn precondition(headers: &HeaderMap) -> Result<Only, Refusal> {
+pub(super) fn precondition(headers: &HeaderMap) -> Result<Only, Refusal> {
     match tags(headers, header::IF_MATCH)?.as_slice() {
         [] => {}
         ["*"] => return Ok(Only::Present),
@@ -247,7 +249,7 @@ fn tags(headers: &HeaderMap, name: header::HeaderName) -> Result<Vec<&str>, Refu
     Ok(tags)
 }
 
-fn origin(headers: &HeaderMap, peer: SocketAddr) -> Result<Origin, Refusal> {
+pub(super) fn origin(headers: &HeaderMap, peer: SocketAddr) -> Result<Origin, Refusal> {
     let text = |name: &str| -> Result<Option<String>, Refusal> {
         let Some(value) = headers.get(name) else {
             return Ok(None);
@@ -267,15 +269,29 @@ fn origin(headers: &HeaderMap, peer: SocketAddr) -> Result<Origin, Refusal> {
 }
 
 async fn read_body(request: Request<Incoming>) -> Result<Bytes, Refusal> {
+    read_bytes(request, MAX_INPUT_BYTES).await
+}
+
+/// A dtab as text, whatever the request calls it.
+pub(super) async fn read_text(request: Request<Incoming>) -> Result<String, Refusal> {
+    let body = read_body(request).await?;
+    String::from_utf8(body.into()).map_err(|_| Refusal::bad("the dtab is not UTF-8"))
+}
+
+/// A body of at most so many bytes.
+pub(super) async fn read_bytes(request: Request<Incoming>, limit: usize) -> Result<Bytes, Refusal> {
     let too_large = || {
-        let reason = format!("a dtab has at most {MAX_INPUT_BYTES} bytes");
+        let reason = match limit {
+            MAX_INPUT_BYTES => format!("a dtab has at most {limit} bytes"),
+            _ => format!("such a body has at most {limit} bytes"),
+        };
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason).told()
     };
     let body = request.into_body();
-    if body.size_hint().lower() > MAX_INPUT_BYTES as u64 {
+    if body.size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
-    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, MAX_INPUT_BYTES).collect());
+    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, limit).collect());
     match collected.await {
         Err(_) => {
             let reason = format!("the body did not arrive within {BODY_TIME:?}");

@@ -1,11 +1,13 @@
 //! What stands behind `?`.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use dtab::{Dtab, Path};
 use percent_encoding::percent_decode_str;
 
 use super::answer::Refusal;
+use crate::change::shapes::duration;
 
 /// The parameters of a request; of several with one name the first counts.
 #[derive(Debug, Default)]
@@ -35,7 +37,30 @@ impl Query {
     }
 
     pub(super) fn watch(&self) -> bool {
-        matches!(self.get("watch"), Some("true" | "1"))
+        self.is_true("watch")
+    }
+
+    pub(super) fn is_true(&self, name: &str) -> bool {
+        matches!(self.get(name), Some("true" | "1"))
+    }
+
+    /// A number, when it is given.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
+        let read = |text: &str| {
+            let number = text.parse();
+            number.map_err(|_| Refusal::bad(format!("`{name}` is a number, found {text:?}")))
+        };
+        self.get(name).map(read).transpose()
+    }
+
+    /// A length of time, when it is given.
+    pub(super) fn duration(&self, name: &str) -> Result<Option<Duration>, Refusal> {
+        let read = |text: &str| {
+            let reason =
+                || format!("`{name}` is a length of time such as 5s or 5m, found {text:?}");
+            duration(text).ok_or_else(|| Refusal::bad(reason()))
+        };
+        self.get(name).map(read).transpose()
     }
 
     /// `path`, which must be there.

@@ -39,7 +39,16 @@ pub(super) fn name(der: &[u8]) -> Option<String> {
         GeneralName::URI(name) | GeneralName::DNSName(name) => Some((*name).to_owned()),
         _ => None,
     });
-    let common = || Some(one.subject().iter_common_name().next()?.as_str().ok()?.to_owned());
+    let common = || {
+        Some(
+            one.subject()
+                .iter_common_name()
+                .next()?
+                .as_str()
+                .ok()?
+                .to_owned(),
+        )
+    };
     first.or_else(common)
 }
 

@@ -77,7 +77,10 @@ fn grant(at: &At<'_>) -> Option<Grant> {
         },
         may,
     };
-    let writes = grant.may.iter().any(|&verb| verb >= Verb::Write);
+    let writes = grant
+        .may
+        .iter()
+        .any(|&verb| !matches!(verb, Verb::Read | Verb::Plan));
     if writes && grant.to.iter().any(|to| **to == *ANONYMOUS) {
         to.error(
             "everybody who reaches the address could change dtabs",

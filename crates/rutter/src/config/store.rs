@@ -8,10 +8,10 @@ use namerd::store::Namespace;
 use router::settings::ServerTls;
 use serde_json::Value as Json;
 
+use super::access::{AccessSettings, access};
 use super::keys::{Ty, store as keys};
 use super::problem::Problems;
 use super::read::Reading;
-use super::access::{AccessSettings, access};
 use super::settings::{AdminSettings, NamerSettings};
 use super::validate::Validator;
 use super::yaml::{self, Node, Value};
@@ -313,7 +313,8 @@ mod tests {
         let open =
             "interfaces: [{kind: io.l5d.httpController, ip: 0.0.0.0, allowAnonymous: true}]\n";
         assert!(read(&format!("{memory}{open}")).is_ok());
-        let rules = "access: {tokenReview: {audiences: [rutter]}, grants: [{to: ['*'], may: [write]}]}\n";
+        let rules =
+            "access: {tokenReview: {audiences: [rutter]}, grants: [{to: ['*'], may: [write]}]}\n";
         let closed = open.replace(", allowAnonymous: true", "");
         let config = read(&format!("{memory}{closed}{rules}")).unwrap().config;
         let grant = &config.access.unwrap().grants[0];

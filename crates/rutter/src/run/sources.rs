@@ -474,7 +474,7 @@ fn addresses(servers: &[(Arc<str>, u16)]) -> anyhow::Result<Vec<SocketAddr>> {
     Ok(all)
 }
 
-fn target(api: &K8sApi) -> ApiTarget {
+pub(super) fn target(api: &K8sApi) -> ApiTarget {
     match api {
         K8sApi::Proxy { host, port } => ApiTarget::Plain {
             host: host.to_string(),

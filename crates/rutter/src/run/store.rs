@@ -8,7 +8,7 @@ use admin::{
     Readiness, RouterInfo,
 };
 use anyhow::Context as _;
-use namerd::store::{Change, FileStore, MemoryStore, Observed, Origin, Store};
+use namerd::store::{Audited, Change, FileStore, MemoryStore, Observed, Origin, Store};
 use namerd::{Api, ApiListener, Names};
 use naming::Reads;
 use serde_json::Value;
@@ -18,8 +18,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::pages;
 use super::sources::Sources;
+use super::{access, pages};
 use crate::config::Environment;
 use crate::config::settings::Config;
 use crate::config::store::{StorageSettings, StoreConfig};
@@ -83,6 +83,14 @@ impl StoreProcess {
         let readiness = Readiness::default();
         let serving = readiness.condition("listeners", "the listeners are not open yet");
         let store = open(&config.storage)?;
+        let store: Arc<dyn Store> = match &config.audit_log {
+            None => store,
+            Some(path) => {
+                let audited = Audited::over(store, path);
+                let failed = || format!("auditLog: {} cannot be opened", path.display());
+                Arc::new(audited.with_context(failed)?)
+            }
+        };
         let sources = Sources::connect(&names_only(&config), None, &control, &registry).await?;
         sources.report_readiness(&readiness, &control);
         let names = Names::new(store.clone(), Arc::new(sources.local(Vec::new())));
@@ -99,14 +107,28 @@ impl StoreProcess {
         let stop_http = CancellationToken::new();
         let listeners = TaskTracker::new();
         let mut http = Vec::new();
-        for &addr in &config.http {
+        let access = Arc::new(access::open(&config)?);
+        for settings in &config.http {
+            let addr = settings.addr;
             let listener = ApiListener::bind(addr)
                 .await
                 .with_context(|| format!("io.l5d.httpController cannot listen on {addr}"))?;
             let addr = listener.addr();
-            tracing::info!(%addr, "serving dtabs to everybody who reaches this address: there is no authentication");
+            let listener = match &settings.tls {
+                None => listener,
+                Some(tls) => listener.with_tls(access::keys(tls, &registry, &control)?),
+            };
+            match access.is_open() {
+                true => {
+                    tracing::info!(%addr, "serving dtabs to everybody who reaches this address: there is no `access` that says who may what")
+                }
+                false => {
+                    tracing::info!(%addr, tls = settings.tls.is_some(), "serving dtabs to those whom `access` lets in")
+                }
+            }
             http.push(addr);
             let api = Api::new(store.clone(), names.clone(), stop_http.clone());
+            let api = api.with_access(access.clone());
             listeners.spawn(listener.serve(api, stop_http.clone()));
         }
         listeners.close();

@@ -283,8 +283,14 @@ catalogue! {
 }
 
 catalogue! {
-    /// What `rutter config check` may warn of in a dtab.
+    /// What `rutter config check` and `rutter dtab lint` may warn of in a dtab.
     Lint:
+    D01 "shadowed dentry" [];
+    "A later rule takes every name that this one takes and never passes one on, so that this one is never used. Of several rules the later one is tried first; the earlier one counts when the later one leads to `~` or to a name that no namer has.";
+    causes "the same rule twice", "a later rule with a wider prefix that ends in `!`, `$` or `/$/inet/…`", "rules in the wrong order: the general one belongs before the special one";
+    fix "Remove the rule, or put it behind the one that shadows it; the finding names its line.";
+    see "`rutter dtab lint NS FILE`; `rutter dtab plan NS FILE`.";
+
     D02 "a destination that leads nowhere" [];
     "A rule's destination is a path that no rule takes further, and that is no namer's: whatever gets there ends with RT-E101.";
     causes "a misspelt prefix", "the rule that led further was removed";
@@ -303,9 +309,27 @@ catalogue! {
     fix "Add the namer to the configuration, or correct the path.";
     see "`rutter config check FILE`; `rutter_errors_total{code=\"RT-E117\"}`.";
 
+    D05 "a name in use leads nowhere" [];
+    "A name that routers asked for within the last 15 minutes leads nowhere now, and would lead nowhere with this dtab either.";
+    causes "its service is gone, or was never there", "a misspelt host in a client", "its namer does not answer";
+    fix "`rutter dtab plan NS FILE` shows the names; correct the rule, or find out who still asks for it.";
+    see "`rutter dtab lint NS FILE`; RT-E101 in the routers' metrics.";
+
     D06 "all weights of a union are zero" [];
     "No branch of the union can ever be chosen, so that names leading here have no destination.";
     causes "a shift of traffic that set both sides to zero";
     fix "Give at least one branch a weight above zero.";
     see "`rutter config check FILE`; RT-E105 answers for these names.";
+
+    D07 "a name in use would lead nowhere" [];
+    "A name that routers asked for within the last 15 minutes is bound now, and would not be with this dtab, or a share of its requests would not: those would be answered with an error.";
+    causes "the rule that leads it on was removed or misspelt", "a rule with `!` that now takes the name first", "a service that is not there yet";
+    fix "Correct the rule, or write with `--allow-break` if the name is to end.";
+    see "`rutter dtab plan NS FILE`; without `--allow-break` a write ends with 7.";
+
+    D08 "unreachable dentry" [];
+    "No name gets to this rule: requests are named under `/svc` or as the names in use, and no rule's destination begins as this one's prefix.";
+    causes "the rule that led here was removed", "a misspelt prefix", "it is there for requests that bring a dtab of their own, or routers with another `dstPrefix`";
+    fix "Remove the rule or correct its prefix; leave it if requests or other routers' dtabs lead to it.";
+    see "`rutter dtab lint NS FILE`.";
 }

@@ -78,8 +78,8 @@ static GRANT: Section = Section {
         .but(Effect::Ours),
         Key::required(
             "may",
-            Ty::List(&Ty::OneOf(&["read", "plan", "write", "force"])),
-            "What: `write` has `plan` in it, and `plan` has `read`; `force` is to change what breaks live names.",
+            Ty::List(&Ty::OneOf(&["read", "plan", "write", "force", "report"])),
+            "What: `write` has `plan` in it, and `plan` has `read`; `force` is to change what breaks live names; `report` is for routers, which tell what is in use.",
         )
         .but(Effect::Ours),
     ],

@@ -1,8 +1,6 @@
 //! The file of `rutter namerd`: Linkerd's namerd, key by key.
 
-use super::{
-    Effect, Key, Kinds, Section, Ty, access, kind, names, refused, report, router, top,
-};
+use super::{Effect, Key, Kinds, Section, Ty, access, kind, names, refused, report, router, top};
 
 const NOT_YET: &str = "not in this version; routers read the interface io.l5d.httpController with the interpreter io.l5d.namerd.http";
 const NO_STORAGE: &str = "not in this version; use `file`, which keeps every version in one file";
