@@ -1,0 +1,137 @@
+"""Who may do what with the store: by token, by certificate, over plain HTTP and TLS; and what is told of each change."""
+import hashlib
+import http.client
+import json
+import ssl
+import unittest
+
+from e2e.test_store import Store
+from harness.certificates import Authority
+from harness.router import until
+
+RULES = """
+access:
+  tokens: {tokens}
+  grants:
+  - {{to: [ci], namespaces: [default, 'team-*'], may: [write]}}
+  - {{to: ['group:ops'], may: [write, force]}}
+  - {{to: [reader, 'certificate:spiffe://test/node-a'], namespaces: [default], may: [read, report]}}
+  - {{to: [anonymous], namespaces: [public], may: [read]}}
+auditLog: {audit}
+"""
+
+TOKENS = {"ci": "secret-of-the-ci-system", "ann": "secret-of-ann-who-operates", "reader": "secret-of-a-router"}
+DTAB = b"/svc => /#/io.l5d.fs"
+
+
+class Guarded(unittest.TestCase):
+    def setUp(self):
+        self.store = self.enterContext(Store())
+        self.tokens = self.store.directory / "tokens"
+        self.audit = self.store.directory / "audit.log"
+        hashed = hashlib.sha256(TOKENS["ann"].encode()).hexdigest()
+        self.tokens.write_text(f"ci {TOKENS['ci']}\nann sha256:{hashed} ops\nreader {TOKENS['reader']}\n")
+
+    def start(self, edit=lambda text: text):
+        text = self.store.config.read_text() + RULES.format(tokens=self.tokens, audit=self.audit)
+        self.store.config.write_text(edit(text))
+        return self.store.start()
+
+    def ask(self, method, path, body=None, token=None, context=None, **headers):
+        """The status and the body of an answer."""
+        kind = http.client.HTTPSConnection if context else http.client.HTTPConnection
+        options = {"context": context} if context else {}
+        connection = kind("127.0.0.1", self.store.port, timeout=10, **options)
+        if token:
+            headers["Authorization"] = f"Bearer {TOKENS.get(token, token)}"
+        if body is not None:
+            headers.setdefault("Content-Type", "application/dtab")
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def told(self):
+        return [json.loads(line) for line in self.audit.read_text().splitlines()]
+
+
+class Tokens(Guarded):
+    def test_each_verb_is_401_for_nobody_403_elsewhere_and_2xx_where_it_is_granted(self):
+        self.start()
+        plan = ("POST", "/api/rutter/1/dtabs/{}/plan", DTAB)
+        force = ("PUT", "/api/rutter/1/dtabs/{}?allow-break=true", DTAB)
+        for namespace in ("default", "other", "public"):
+            self.assertEqual(self.ask("POST", f"/api/1/dtabs/{namespace}", DTAB, "ann")[0], 204)
+        calls = {
+            "read": [("GET", "/api/1/dtabs/{}", None), ("GET", "/api/1/bind/{}?path=/svc/x", None),
+                     ("GET", "/api/rutter/1/dtabs/{}/history", None)],
+            "plan": [plan],
+            "write": [("PUT", "/api/1/dtabs/{}", DTAB), ("PUT", "/api/rutter/1/dtabs/{}", DTAB)],
+            "force": [force],
+        }
+        # Who may how much in `default`; nobody but ann, who is one of ops, anything elsewhere.
+        granted = {"reader": ["read"], "ci": ["read", "plan", "write"], "ann": list(calls)}
+        for verb, asked in calls.items():
+            for method, path, body in asked:
+                with self.subTest(verb=verb, path=path):
+                    status, text = self.ask(method, path.format("default"), body)
+                    self.assertEqual(status, 401, text)
+                    self.assertIn("Authorization: Bearer", text)
+                    for who, verbs in granted.items():
+                        status, text = self.ask(method, path.format("default"), body, who)
+                        self.assertEqual(status // 100 if verb in verbs else status, 2 if verb in verbs else 403, f"{who}: {text}")
+                        status, text = self.ask(method, path.format("other"), body, who)
+                        self.assertEqual(status // 100 if who == "ann" else status, 2 if who == "ann" else 403, f"{who}: {text}")
+        self.assertEqual(self.ask("GET", "/api/1/dtabs/default", token="not-a-token-of-anybody")[0], 401)
+        self.assertEqual(self.ask("GET", "/api/1/dtabs/default", token="not-a-token", Authorization="Basic YTpi")[0], 401)
+        # Lists have what one may see.
+        for who, seen in ((None, ["public"]), ("reader", ["default"]), ("ann", ["default", "other", "public"])):
+            self.assertEqual(json.loads(self.ask("GET", "/api/1/dtabs", token=who)[1]), seen, who)
+
+    def test_a_change_is_by_whose_token_it_is_and_the_log_has_it_before_and_after(self):
+        self.start()
+        self.assertEqual(self.ask("PUT", "/api/1/dtabs/default", DTAB, "ci", **{"rutter-author": "somebody else"})[0], 204)
+        self.assertEqual(self.ask("POST", "/api/1/dtabs/default", DTAB, "ci")[0], 409)
+        self.assertEqual(self.ask("PUT", "/api/1/dtabs/default", DTAB)[0], 401)
+        history = json.loads(self.ask("GET", "/api/rutter/1/dtabs/default/history", token="ci")[1])
+        self.assertEqual(history["versions"][0]["author"], "ci")
+        lines = self.told()
+        self.assertEqual([line["told"] for line in lines], ["asked", "done", "asked", "refused"])
+        self.assertEqual((lines[0]["author"], lines[0]["namespace"], lines[0]["what"]), ("ci", "default", "put"))
+        self.assertEqual(lines[0]["sha256"], hashlib.sha256(DTAB).hexdigest())
+        self.assertEqual(lines[1]["version"], 1)
+        # It goes on where it was after a restart.
+        self.store.stop()
+        self.store.start()
+        self.assertEqual(self.ask("DELETE", "/api/1/dtabs/default", token="ann")[0], 204)
+        self.assertEqual(len(self.told()), 6)
+
+    def test_a_token_that_is_taken_back_opens_nothing_any_more(self):
+        self.start()
+        self.assertEqual(self.ask("PUT", "/api/1/dtabs/default", DTAB, "ci")[0], 204)
+        self.tokens.write_text("new another-secret-of-the-ci\n")
+        until(lambda: self.ask("GET", "/api/1/dtabs/default", token="ci")[0] == 401, "the token is not known any more")
+
+
+class Certificates(Guarded):
+    def test_over_tls_a_certificate_says_who_somebody_is(self):
+        authority = Authority(self.store.directory)
+        server = authority.issue("store.test", ["DNS:localhost", "IP:127.0.0.1"])
+        node = authority.issue("node-a", ["URI:spiffe://test/node-a"])
+        tls = json.dumps({"certPath": str(server.cert), "keyPath": str(server.key), "caCertPath": str(authority.cert), "requireClientAuth": True})
+        self.start(lambda text: text.replace("{kind: io.l5d.httpController,", "{kind: io.l5d.httpController, tls: %s," % tls))
+        context = ssl.create_default_context(cafile=str(authority.cert))
+        with self.assertRaises((ssl.SSLError, ConnectionError)):
+            self.ask("GET", "/api/1/dtabs", context=context)
+        context.load_cert_chain(node.cert, node.key)
+        self.assertEqual(self.ask("PUT", "/api/1/dtabs/default", DTAB, "ci", context)[0], 204, "a token counts for more")
+        self.assertEqual(self.ask("GET", "/api/1/dtabs/default", context=context)[0], 200)
+        status, text = self.ask("PUT", "/api/1/dtabs/default", DTAB, context=context)
+        self.assertEqual(status, 403, text)
+        self.assertIn("certificate:spiffe://test/node-a may not write", text)
+
+
+if __name__ == "__main__":
+    unittest.main()
