@@ -12,6 +12,7 @@ mod reports;
 mod routers;
 mod sources;
 pub mod store;
+mod telling;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -292,6 +293,7 @@ impl Surroundings {
             registry: &self.registry,
             workers: self.workers,
             control: &self.control,
+            identity: &self.identity,
         }
     }
 
