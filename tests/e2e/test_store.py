@@ -196,23 +196,82 @@ class Namerctl(unittest.TestCase):
             self.assertEqual(ctl("list")[0], 5)
 
 
+class OnStore(Router):
+    """A router that binds its names by asking a store."""
+
+    def __init__(self, store):
+        self.ports = free_port(), free_port()
+        text = ROUTER.format(admin=self.ports[0], port=self.ports[1], store=store.port)
+        super().__init__(edit=lambda _: text)
+
+    def ready(self):
+        self.admin, self.port = self.ports
+        super().ready()
+
+
+class SafeChanges(unittest.TestCase):
+    def test_a_write_is_in_force_when_it_is_answered_and_a_router_that_lags_is_named(self):
+        with Store() as store, Server(answering(b"one")) as one, Server(answering(b"two")) as two:
+            store.name("one", one.address[1])
+            store.name("two", two.address[1])
+            store.start()
+            env = {"RUTTER_BASE_URL": f"http://127.0.0.1:{store.port}", "LANG": "C", "LC_ALL": "C", "USER": "ops"}
+            dtab = lambda *arguments, **more: command("dtab", *arguments, env=env, **more)
+            text = "/svc/web => /#/io.l5d.fs/%s ;\n"
+            self.assertEqual(dtab("create", "default", "-", text=text % "one")[0], 0)
+            with OnStore(store) as router:
+                self.assertEqual(router.request("web")["body"], b"one", router.output()[-2000:])
+                reported = lambda: json.loads(store.ask("/api/rutter/1/routers")["body"])["routers"]
+                until(lambda: reported() and reported()[0].get("number") == 1, "the router reports", 30)
+                for target in ["two", "one", "two", "one"]:
+                    status, out, said = dtab("put", "default", "-", text=text % target)
+                    self.assertEqual(status, 0, said)
+                    self.assertIn("1/1 applied", out)
+                    self.assertEqual(router.request("web")["body"], target.encode(), "at once")
+
+                def rated():
+                    names = json.loads(store.ask("/api/rutter/1/dtabs/default/names")["body"])["names"]
+                    return any(name["name"] == "/svc/web" and (name["rps"] or 0) > 0 for name in names)
+                until(rated, "the name's rate is reported", 40)
+                status, out, said = dtab("plan", "default", "-", "--fail-on", "break", text="/svc/other => /#/io.l5d.fs/one ;")
+                self.assertEqual(status, 7, said)
+                self.assertRegex(out, r"/svc/web +[0-9.]+ +/#/io.l5d.fs/one \(1\) +no match +\[FAIL\] would break")
+                status, _, said = dtab("put", "default", "-", text="/svc/other => /#/io.l5d.fs/one ;")
+                self.assertEqual(status, 7, said)
+                self.assertEqual(router.request("web")["body"], b"one")
+
+                router.child.send_signal(signal.SIGSTOP)
+                try:
+                    status, out, said = dtab("put", "default", "-", "--wait", "500ms", text=text % "two")
+                finally:
+                    router.child.send_signal(signal.SIGCONT)
+                self.assertEqual(status, 6, out + said)
+                self.assertIn("/out", said)
+                number = json.loads(store.ask("/api/rutter/1/dtabs/default")["body"])["number"]
+                acks = json.loads(store.ask(f"/api/rutter/1/dtabs/default/acks?number={number}&wait=30s")["body"])["acks"]
+                self.assertEqual([ack["applied"] for ack in acks], [True], acks)
+                self.assertEqual(router.request("web")["body"], b"two")
+
+    def test_a_change_that_nobody_confirms_ends_though_the_store_was_killed_meanwhile(self):
+        with Store() as store:
+            store.start()
+            env = {"RUTTER_BASE_URL": f"http://127.0.0.1:{store.port}"}
+            dtab = lambda *arguments, **more: command("dtab", *arguments, env=env, **more)
+            self.assertEqual(dtab("create", "default", "-", text="/svc => /a ;")[0], 0)
+            self.assertEqual(dtab("put", "default", "-", "--confirm-within", "2s", text="/svc => /b ;")[0], 0)
+            store.stop(signal.SIGKILL)
+            store.start()
+            until(lambda: b'"/svc => /a ;' in store.ask("/api/rutter/1/dtabs/default")["body"], "the change ends", 30)
+            _, out, _ = dtab("history", "default")
+            self.assertIn("version 2 was not confirmed: back to 1", out)
+
+
 class ARouterOnIt(unittest.TestCase):
     def test_requests_go_on_through_restarts_of_the_store_and_follow_its_dtab(self):
         with Store() as store, Server(answering(b"one")) as one, Server(answering(b"two")) as two:
             store.name("one", one.address[1])
             store.name("two", two.address[1])
-            admin, port = free_port(), free_port()
-            text = ROUTER.format(admin=admin, port=port, store=store.port)
-
-            class OnStore(Router):
-                def __init__(self):
-                    super().__init__(edit=lambda _: text)
-
-                def ready(self):
-                    self.admin, self.port = admin, port
-                    super().ready()
-
-            with OnStore() as router:  # before the store is there
+            with OnStore(store) as router:  # before the store is there
                 first = concurrent.futures.ThreadPoolExecutor(1).submit(router.request, "web")
                 store.start().put("/svc/web => /#/io.l5d.fs/one ;")
                 answer = first.result()

@@ -5,10 +5,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use dtab::{Dtab, NameTree, Path};
+use naming::interpreter::Routed;
 use naming::{
     Activity, Addr, Addrs, BindError, Bound, BoundTree, DefaultInterpreter, Delegation,
     Interpreter, Namer, Reads, Rebind, Target, Transformer, Var,
@@ -18,9 +20,10 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use self::follow::{Api, follow};
-use self::said::Tree;
+use self::said::{Numbered, Tree};
 
 mod follow;
+pub mod report;
 mod said;
 
 /// So many names are followed at the same time; whoever makes names up gets no further.
@@ -55,6 +58,8 @@ pub struct HttpInterpreter {
 /// What one says about a name, and who keeps it current.
 struct Followed<T> {
     known: Var<Known<T>>,
+    /// The version that a router's binding was made of last; 0 is none.
+    routed: AtomicU64,
     task: OnceLock<AbortHandle>,
 }
 
@@ -78,6 +83,7 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> Followed<T> {
     ) -> Arc<Self> {
         let followed = Arc::new(Self {
             known: Var::new(known),
+            routed: AtomicU64::new(0),
             task: OnceLock::new(),
         });
         let task = control.spawn(start(Arc::downgrade(&followed)));
@@ -98,12 +104,14 @@ struct Shared {
     api: Api,
     control: Handle,
     tables: Mutex<Tables>,
+    /// Changes when a name is routed with another version.
+    routed: Var<u64>,
 }
 
 #[derive(Default)]
 struct Tables {
     /// By the router's and the request's dtab, and the path.
-    trees: HashMap<(String, Path), Entry<Tree>>,
+    trees: HashMap<(String, Path), Entry<Numbered>>,
     addrs: HashMap<Path, Entry<Addr>>,
 }
 
@@ -114,8 +122,12 @@ struct Entry<T> {
 }
 
 impl<T> Entry<T> {
+    fn is_used(&self) -> bool {
+        Arc::strong_count(&self.followed) > 1 || self.followed.known.is_read()
+    }
+
     fn keep(&mut self) -> bool {
-        let used = Arc::strong_count(&self.followed) > 1 || self.followed.known.is_read();
+        let used = self.is_used();
         self.unused = if used { 0 } else { self.unused + 1 };
         self.unused < 2
     }
@@ -134,6 +146,7 @@ impl HttpInterpreter {
             api: Api::new(config),
             control: control.clone(),
             tables: Mutex::default(),
+            routed: Var::default(),
         });
         let sweeper = control.spawn(sweep(Arc::downgrade(&shared))).abort_handle();
         Self {
@@ -155,7 +168,10 @@ impl HttpInterpreter {
             Known::Refused(why) => Activity::failed(BindError::Interpreter {
                 message: why.to_string(),
             }),
-            Known::Said(tree) => Activity::Ok(self.shared.with_addrs(tree, None)),
+            Known::Said(said) => {
+                self.shared.note(&followed, said.number);
+                Activity::Ok(self.shared.with_addrs(&said.tree, None))
+            }
         }
     }
 }
@@ -204,6 +220,10 @@ impl Interpreter for HttpInterpreter {
     fn state(&self) -> Value {
         self.shared.state()
     }
+
+    fn routed(&self) -> Option<(Routed, Var<u64>)> {
+        Some((self.shared.in_force(), self.shared.routed.clone()))
+    }
 }
 
 /// Binds further names for a transformer.
@@ -229,7 +249,7 @@ impl Shared {
     }
 
     /// The tree of a name, followed from now on. None when too many are.
-    fn tree(&self, local: &Dtab, path: &Path) -> Option<Arc<Followed<Tree>>> {
+    fn tree(&self, local: &Dtab, path: &Path) -> Option<Arc<Followed<Numbered>>> {
         let mut tables = self.tables();
         let key = (local.to_string(), path.clone());
         if let Some(entry) = tables.trees.get_mut(&key) {
@@ -241,7 +261,13 @@ impl Shared {
         }
         let (api, target) = (self.api.clone(), self.api.bind(&key.0, path));
         let followed = Followed::start(Known::Nothing, &self.control, |followed| {
-            follow(api, target, followed, said::tree, Tree::says_nothing)
+            follow(
+                api,
+                target,
+                followed,
+                said::numbered,
+                Numbered::says_nothing,
+            )
         });
         let entry = Entry {
             followed: followed.clone(),
@@ -299,6 +325,29 @@ impl Shared {
         }
     }
 
+    /// Notes the version that a name is bound under from now on.
+    fn note(&self, followed: &Followed<Numbered>, number: Option<u64>) {
+        let number = number.unwrap_or_default();
+        if followed.routed.swap(number, Ordering::AcqRel) != number {
+            self.routed.set(self.routed.get().wrapping_add(1));
+        }
+    }
+
+    /// The oldest version that a name in use is bound under.
+    fn in_force(&self) -> Routed {
+        let tables = self.tables();
+        let used = tables.trees.values().filter(|entry| entry.is_used());
+        let said = used.filter(|entry| matches!(*entry.followed.known.get(), Known::Said(_)));
+        let numbers: Vec<u64> = said
+            .map(|entry| entry.followed.routed.load(Ordering::Acquire))
+            .collect();
+        Routed {
+            // A store that says no numbers is none of ours.
+            tells: numbers.iter().all(|&number| number > 0),
+            number: numbers.iter().copied().min().filter(|&number| number > 0),
+        }
+    }
+
     fn state(&self) -> Value {
         let tables = self.tables();
         let word = |known: &str| known.to_owned();
@@ -306,7 +355,7 @@ impl Shared {
             let state = match entry.followed.known.get().as_ref() {
                 Known::Nothing => word("pending"),
                 Known::Refused(why) => format!("failed: {why}"),
-                Known::Said(tree) => tree.to_string(),
+                Known::Said(said) => said.tree.to_string(),
             };
             json!({"path": path.to_string(), "dtab": local, "state": state})
         });

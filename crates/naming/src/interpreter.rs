@@ -8,7 +8,7 @@ use telemetry::cells::Histogram;
 
 use crate::bind::{self, BoundTree, Circles, Mounted, Sources};
 use crate::delegation::{self, Delegation, Origin};
-use crate::{Activity, BindError, Namer, Reads, Transformer};
+use crate::{Activity, BindError, Namer, Reads, Transformer, Var};
 
 mod fs;
 mod live;
@@ -54,10 +54,25 @@ pub trait Interpreter: Send + Sync {
         Value::Object(serde_json::Map::new())
     }
 
+    /// With which version of a store's dtab names are routed, and what changes when that does; none when it knows of no
+    /// versions.
+    fn routed(&self) -> Option<(Routed, Var<u64>)> {
+        None
+    }
+
     /// How long changes of its own dtab took to be in force since they became known, in µs; none when it has no dtab.
     fn applied(&self) -> Option<Arc<Histogram>> {
         None
     }
+}
+
+/// With which version of a store's dtab names are routed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// The number of the oldest version that a name in use is bound under; none when no name is in use.
+    pub number: Option<u64>,
+    /// Whether the store says versions.
+    pub tells: bool,
 }
 
 /// Linkerd's `default`: binds in the process itself, with the configured namers and the system namer.

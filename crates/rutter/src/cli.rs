@@ -17,12 +17,15 @@ mod check;
 mod config;
 mod curl;
 mod delegate;
+mod dtab;
 mod explain;
 mod namerctl;
 mod namerd;
 mod offline;
 mod proxy_env;
 mod run;
+mod shift;
+mod store_client;
 mod tree;
 mod why;
 
@@ -43,6 +46,8 @@ pub enum Exit {
     Unreachable = 5,
     /// What was waited for did not come.
     TimedOut = 6,
+    /// It would break names in use, and was not allowed to.
+    Refused = 7,
     /// A defect of ours.
     Internal = 70,
     /// Stopped by the user.
@@ -72,6 +77,8 @@ RUN
   namerd      the store of dtabs
   demo        two nodes on this machine, everything in it
 CHANGE
+  dtab        the dtabs of a store: get, edit, plan, put, history, rollback, …
+  shift       move a share of traffic, guarded
   namerctl    read and change the dtabs of a store
   proxy-env   add http_proxy to pod specs, or take it out
 ABOUT
@@ -80,7 +87,8 @@ ABOUT
   help        help for a command
 
 Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 not found, 4 changed by
-somebody else, 5 nobody answers, 6 waited in vain, 70 a defect, 130 interrupted.";
+somebody else, 5 nobody answers, 6 waited in vain, 7 it would break names in use,
+70 a defect, 130 interrupted.";
 
 /// A per-node HTTP router that names requests and follows dtabs, as Linkerd 1 did.
 #[derive(Parser, Debug)]
@@ -147,6 +155,17 @@ enum Command {
         after_help = "Examples:\n  rutter proxy-env deployment.yaml | kubectl apply -f -\n  kubectl get deploy hello -o yaml | rutter proxy-env | kubectl apply -f -\n  rutter proxy-env --undo deployment.yaml > plain.yaml\n  helm template . | rutter proxy-env --service rutter.mesh --no-proxy .internal.example"
     )]
     ProxyEnv(proxy_env::Args),
+    /// The dtabs of a store: looked at, planned, changed, taken back
+    #[command(
+        subcommand_required = true,
+        after_help = "Examples:\n  rutter dtab list\n  rutter dtab plan default new.dtab\n  rutter dtab put default new.dtab --note 'canary 10 %'\n  rutter dtab rollback default"
+    )]
+    Dtab(dtab::Args),
+    /// Move a share of a name's traffic, in steps, guarded by the routers' own numbers
+    #[command(
+        after_help = "Examples:\n  rutter shift /host/world --to /srv/world-v2=10 -n default\n  rutter shift /host/world --to /srv/world-v2 --steps 1,10,50,100 --every 5m --abort-if 'success<99' --abort-if 'p99>500ms'"
+    )]
+    Shift(shift::Args),
     /// Read and change the dtabs of a store, as Linkerd's namerctl (also by a symbolic link of that name)
     #[command(
         after_help = "Examples:\n  rutter namerctl dtab list\n  rutter namerctl dtab get default > default.dtab\n  rutter namerctl dtab update default default.dtab\n  rutter namerctl --base-url http://namerd:4180 dtab create default -"
@@ -314,6 +333,8 @@ fn dispatch(command: Command, environment: Environment) -> anyhow::Result<Exit> 
         Command::Run(args) => run::run(&args, environment),
         Command::Namerd(args) => namerd::run(&args, environment),
         Command::Namerctl(args) => namerctl::run(&args, &environment),
+        Command::Dtab(args) => dtab::run(&args, &environment),
+        Command::Shift(args) => shift::run(&args, &environment),
         Command::Check(args) => check::run(&args, environment),
         Command::Why(args) => why::run(&args, &environment),
         Command::Delegate(args) => delegate::run(&args, environment),

@@ -13,6 +13,7 @@ mod reports;
 mod routers;
 mod sources;
 pub mod store;
+mod telling;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -293,6 +294,7 @@ impl Surroundings {
             registry: &self.registry,
             workers: self.workers,
             control: &self.control,
+            identity: &self.identity,
         }
     }
 

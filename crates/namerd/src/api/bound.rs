@@ -35,9 +35,17 @@ impl Api {
     ) -> Result<Response, Refusal> {
         let (path, local) = (query.path()?, query.dtab()?);
         let scope = self.names.of(namespace);
+        // Our routers ask for it: so they can tell which version they route with.
+        let versions = query.is_true("versions");
         let said = move |reads: &mut Reads| {
+            // Before the tree, so that it is never newer than that.
+            let number = versions.then(|| scope.number(reads)).flatten();
             said(scope.bind(&local, &path, reads), |tree| {
-                json::tree(&tree, reads).ok_or("addresses")
+                let mut tree = json::tree(&tree, reads).ok_or("addresses")?;
+                if let Some(number) = number {
+                    tree["number"] = number.into();
+                }
+                Ok(tree)
             })
         };
         self.answer(said, query.watch(), None).await

@@ -3,6 +3,11 @@
 //! A router of ours reports every few seconds, and at once when it routes with another version. One that never reports, as
 //! Linkerd 1, is known by the names that it has bound here; these have no rates. All is bounded, and nothing is stored.
 
+#![expect(
+    clippy::mutable_key_type,
+    reason = "what a dtab keeps for later is no part of its hash"
+)]
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};

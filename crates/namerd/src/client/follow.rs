@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dtab::Path;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -77,7 +77,7 @@ impl Api {
             utf8_percent_encode(dtab, VALUE),
         );
         format!(
-            "/api/1/bind/{}?path={path}&dtab={dtab}&watch=true",
+            "/api/1/bind/{}?path={path}&dtab={dtab}&watch=true&versions=true",
             self.namespace()
         )
     }
@@ -90,6 +90,21 @@ impl Api {
     }
 
     async fn get(&self, target: &str) -> Result<(http::Response<Incoming>, Connection), String> {
+        self.ask(http::Method::GET, target, String::new()).await
+    }
+
+    /// Sends something, and gives the status that it is answered with.
+    pub(super) async fn post(&self, target: &str, body: String) -> Result<StatusCode, String> {
+        let (response, _connection) = self.ask(http::Method::POST, target, body).await?;
+        Ok(response.status())
+    }
+
+    async fn ask(
+        &self,
+        method: http::Method,
+        target: &str,
+        body: String,
+    ) -> Result<(http::Response<Incoming>, Connection), String> {
         let config = &self.config;
         let connecting = TcpStream::connect((&*config.host, config.port));
         let stream = tokio::time::timeout(CONNECT, connecting).await;
@@ -105,9 +120,11 @@ impl Api {
             .await
             .map_err(|error| error.to_string())?;
         let connection = Connection(tokio::spawn(async move { _ = connection.await }));
-        let request = Request::get(target)
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
             .header(header::HOST, format!("{}:{}", config.host, config.port))
-            .body(Empty::<Bytes>::new())
+            .body(Full::new(Bytes::from(body)))
             .map_err(|error| error.to_string())?;
         let response = tokio::time::timeout(HEAD, sender.send_request(request)).await;
         let response = response
@@ -338,7 +355,9 @@ mod tests {
         );
         let query = uri.query().unwrap();
         assert!(
-            query.contains("dtab=/x=%3E/y%20%7C%20/z%3B/a=%3E3.00*/b%20%26%20/c&watch=true"),
+            query.contains(
+                "dtab=/x=%3E/y%20%7C%20/z%3B/a=%3E3.00*/b%20%26%20/c&watch=true&versions=true"
+            ),
             "{query}"
         );
     }

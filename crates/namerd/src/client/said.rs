@@ -53,8 +53,28 @@ impl fmt::Display for Tree {
     }
 }
 
+/// A tree with the number of the version that it was bound under; none when the store does not say.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Numbered {
+    pub(super) tree: Tree,
+    pub(super) number: Option<u64>,
+}
+
+impl Numbered {
+    pub(super) fn says_nothing(&self) -> bool {
+        self.tree.says_nothing()
+    }
+}
+
 /// A document of `/api/1/bind`.
-pub(super) fn tree(value: &Value) -> Result<Tree, String> {
+pub(super) fn numbered(value: &Value) -> Result<Numbered, String> {
+    Ok(Numbered {
+        tree: tree(value)?,
+        number: value.get("number").and_then(Value::as_u64),
+    })
+}
+
+fn tree(value: &Value) -> Result<Tree, String> {
     nested(value, MAX_NESTED)
 }
 

@@ -131,21 +131,12 @@ struct Reply {
 
 impl Store {
     fn of(args: &Args, environment: &Environment) -> anyhow::Result<Self> {
-        let variable = |name: &str| {
-            environment
-                .variables
-                .get(name)
-                .filter(|url| !url.is_empty())
-                .cloned()
-        };
-        let given = args
-            .base_url
-            .clone()
-            .or_else(|| variable("NAMERCTL_BASE_URL"));
-        let url = match given.or_else(|| variable("RUTTER_BASE_URL")) {
-            Some(url) => url,
-            None => from_file(args.config.as_deref())?.unwrap_or_else(|| BASE_URL.to_owned()),
-        };
+        let url = base_url(
+            args.base_url.as_deref(),
+            ["NAMERCTL_BASE_URL", "RUTTER_BASE_URL"],
+            args.config.as_deref(),
+            environment,
+        )?;
         let uri: http::Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
         let authority = uri.authority().map(ToString::to_string);
         match (uri.scheme_str(), authority) {
@@ -395,6 +386,23 @@ fn shown(dtab: &[Value], version: Option<&str>, json: bool, pretty: bool) -> Str
         out.push_str(&format!("{prefix}{gap}  => {dst} ;\n"));
     }
     out
+}
+
+/// Where the store's API is: what was given, a variable, a file, or the usual place.
+pub(super) fn base_url(
+    given: Option<&str>,
+    variables: [&str; 2],
+    file: Option<&Path>,
+    environment: &Environment,
+) -> anyhow::Result<String> {
+    let mut set = variables
+        .iter()
+        .filter_map(|name| environment.variables.get(*name));
+    let variable = || set.find(|url| !url.is_empty()).cloned();
+    match given.map(str::to_owned).or_else(variable) {
+        Some(url) => Ok(url),
+        None => Ok(from_file(file)?.unwrap_or_else(|| BASE_URL.to_owned())),
+    }
 }
 
 /// `base-url` of the file that is named, or of the nearest one upward.

@@ -117,7 +117,7 @@ async fn an_offline_delegation_shows_each_way() {
         width: None,
     };
     let way =
-        |path: &str| offline.delegate(&config.routers[0].dtab, &dtab::Path::read(path).unwrap());
+        |path: &str| offline.delegate(&config.routers[0].dtab, &::dtab::Path::read(path).unwrap());
     let drawn = |path: &str| tree::draw(&way(path), style);
     let want = "\
 /svc/w

@@ -252,7 +252,8 @@ impl Lint<'_> {
     }
 }
 
-fn unknown_built_in(path: &Path) -> Option<(String, Option<String>)> {
+/// What is wrong with a path of a system namer that there is not; with what to do.
+pub(crate) fn unknown_built_in(path: &Path) -> Option<(String, Option<String>)> {
     let name = path.segments().get(1)?.as_str()?;
     if BUILT_IN.contains(&name) || ALSO_BUILT_IN.contains(&name) {
         return None;

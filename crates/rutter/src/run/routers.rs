@@ -10,8 +10,10 @@ use telemetry::cells::Histogram;
 use telemetry::metrics::{Collector, Registration, Registry, Scope, Source};
 use tokio::runtime::Handle;
 
+use super::Identity;
 use super::reports::Reports;
 use super::sources::Sources;
+use super::telling::Telling;
 use crate::config::settings::{Config, RouterConfig};
 
 /// Names in use are bound under the new configuration before it is in force, as far as that takes no longer than this.
@@ -28,6 +30,8 @@ struct One {
     applied: Arc<Applied>,
     /// What is told about its names, as long as they are the same.
     figures: Arc<Registration>,
+    /// Tells a store about them, likewise.
+    telling: Option<Arc<Telling>>,
 }
 
 /// What routers are made with.
@@ -37,6 +41,7 @@ pub(super) struct Parts<'a> {
     pub(super) registry: &'a Registry,
     pub(super) workers: usize,
     pub(super) control: &'a Handle,
+    pub(super) identity: &'a Identity,
 }
 
 /// What was there before.
@@ -148,6 +153,7 @@ impl One {
         Ok(Self {
             applied: Applied::register(config, parts),
             figures: Figures::register(&router, parts),
+            telling: Telling::start(config, &router, parts),
             config: config.clone(),
             router,
         })
@@ -170,15 +176,19 @@ impl One {
             (false, true) => self.successor(config, self.router.names().clone(), parts)?,
             (false, false) => self.successor(config, names(config, parts)?, parts)?,
         };
-        let figures = match same_names {
-            true => self.figures.clone(),
-            false => Figures::register(&router, parts),
+        let (figures, telling) = match same_names {
+            true => (self.figures.clone(), self.telling.clone()),
+            false => (
+                Figures::register(&router, parts),
+                Telling::start(config, &router, parts),
+            ),
         };
         Ok(Self {
             config: config.clone(),
             router,
             applied: self.applied.clone(),
             figures,
+            telling,
         })
     }
 

@@ -8,6 +8,7 @@ use admin::{
     Readiness, RouterInfo,
 };
 use anyhow::Context as _;
+use namerd::change::noted::Noted;
 use namerd::store::{Audited, Change, FileStore, MemoryStore, Observed, Origin, Store};
 use namerd::{Api, ApiListener, Names};
 use naming::Reads;
@@ -106,6 +107,8 @@ impl StoreProcess {
 
         let stop_http = CancellationToken::new();
         let listeners = TaskTracker::new();
+        let confirms = names.confirms().clone();
+        control.spawn(confirms.run(store.clone(), stop_http.clone()));
         let mut http = Vec::new();
         let access = Arc::new(access::open(&config)?);
         for settings in &config.http {
@@ -253,7 +256,7 @@ fn rows(store: Arc<dyn Store>) -> impl Fn() -> Vec<DtabRow> + Send + Sync + 'sta
             version: stored.record.version(),
             rules: stored.dtab.len(),
             author: stored.record.origin.author.to_string(),
-            note: stored.record.origin.note.to_string(),
+            note: Noted::of(&stored.record.origin.note).words,
         };
         in_force(&store).into_iter().map(row).collect()
     }
