@@ -2,9 +2,18 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+#[cfg(feature = "zookeeper")]
+use std::time::Duration;
 
 use dtab::Dtab;
+use k8s::ApiTarget;
 use namerd::store::Namespace;
+use namerd::store::etcd::EtcdConfig;
+use namerd::store::kubernetes::{KubernetesConfig, Shape};
+#[cfg(feature = "zookeeper")]
+use namerd::store::zookeeper::ZkStoreConfig;
+#[cfg(feature = "zookeeper")]
+use naming::namers::zookeeper::client::{Acl, ClientConfig};
 use serde_json::Value as Json;
 
 use super::keys::{Ty, store as keys};
@@ -19,6 +28,17 @@ use super::{At, Environment, names, top};
 const ADMIN_PORT: u16 = 9991;
 /// As Linkerd's namerd.
 const HTTP_PORT: u16 = 4180;
+
+/// As Linkerd's `io.l5d.etcd`.
+const ETCD_PORT: u16 = 2379;
+/// As Linkerd's `io.l5d.zk`.
+#[cfg(feature = "zookeeper")]
+const ZK_PREFIX: &str = "/dtabs";
+/// As Linkerd's `io.l5d.zk`.
+#[cfg(feature = "zookeeper")]
+const ZK_TIMEOUT: Duration = Duration::from_secs(10);
+/// As Linkerd's `io.l5d.etcd` and `io.l5d.consul`.
+const PATH_PREFIX: &str = "/namerd/dtabs";
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +62,13 @@ pub enum StorageSettings {
     File(PathBuf),
     /// `io.l5d.inMemory`, with what is in it to begin with.
     Memory(Vec<(Namespace, Dtab)>),
+    /// `io.l5d.k8s` and `io.rutter.k8s.configMap`.
+    Kubernetes(KubernetesConfig),
+    /// `io.l5d.etcd`.
+    Etcd(EtcdConfig),
+    /// `io.l5d.zk`.
+    #[cfg(feature = "zookeeper")]
+    ZooKeeper(ZkStoreConfig),
 }
 
 /// A file that has been read.
@@ -138,8 +165,113 @@ fn storage(at: &At<'_>) -> Option<StorageSettings> {
             });
             Some(StorageSettings::Memory(dtabs.collect()))
         }
+        "io.l5d.k8s" => Some(kubernetes(at, Shape::Dtab)),
+        "io.rutter.k8s.configMap" => Some(kubernetes(at, Shape::ConfigMap)),
+        "io.l5d.etcd" => Some(StorageSettings::Etcd(etcd(at))),
+        #[cfg(feature = "zookeeper")]
+        "io.l5d.zk" => Some(StorageSettings::ZooKeeper(zookeeper(at))),
         _ => None,
     }
+}
+
+fn kubernetes(at: &At<'_>, shape: Shape) -> StorageSettings {
+    let (host, port) = (at.get("host").string(), at.get("port").u16());
+    let namespace = at.get("namespace").string();
+    StorageSettings::Kubernetes(KubernetesConfig {
+        target: ApiTarget::configured(host.as_deref(), port),
+        namespace: namespace.unwrap_or_else(|| "default".to_owned()),
+        shape,
+    })
+}
+
+fn etcd(at: &At<'_>) -> EtcdConfig {
+    let (host, port) = (at.get("host"), at.get("port"));
+    let endpoints = at.get("endpoints");
+    if endpoints.is_given() && (host.is_given() || port.is_given()) {
+        endpoints.error(
+            "`endpoints` and `host` or `port` both say where etcd is",
+            "put them all into `endpoints`",
+        );
+    }
+    let mut members: Vec<String> = Vec::new();
+    for item in endpoints.items() {
+        let Some(text) = item.string() else { continue };
+        let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(_))) || text.contains('/') {
+            item.error(
+                format!("expected a member of etcd as `host:port`, found `{text}`"),
+                "such as `etcd-0.etcd:2379`",
+            );
+        }
+        members.push(text);
+    }
+    if members.is_empty() {
+        let host = host.string().unwrap_or_else(|| "localhost".to_owned());
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host
+        };
+        members.push(format!("{host}:{}", port.u16().unwrap_or(ETCD_PORT)));
+    }
+    EtcdConfig {
+        members,
+        path_prefix: path_prefix(at, PATH_PREFIX),
+    }
+}
+
+#[cfg(feature = "zookeeper")]
+fn zookeeper(at: &At<'_>) -> ZkStoreConfig {
+    let acls = at.get("acls");
+    let mut all: Vec<_> = acls.items().iter().filter_map(acl).collect();
+    if !acls.is_given() {
+        all.push(Acl {
+            scheme: "world".to_owned(),
+            id: "anyone".to_owned(),
+            perms: 31,
+        });
+    }
+    let auth = at.get("authInfo");
+    let auth = auth.get("scheme").string().zip(auth.get("auth").string());
+    let timeout = at.get("sessionTimeoutMs").u64().map(Duration::from_millis);
+    let client = ClientConfig {
+        servers: names::zookeeper_servers(at),
+        timeout: timeout.unwrap_or(ZK_TIMEOUT),
+        auth,
+        acls: all,
+    };
+    ZkStoreConfig {
+        client,
+        path_prefix: path_prefix(at, ZK_PREFIX),
+    }
+}
+
+#[cfg(feature = "zookeeper")]
+fn acl(at: &At<'_>) -> Option<Acl> {
+    let perms = at.get("perms");
+    let letters = perms.string()?;
+    let mut mask = 0;
+    for letter in letters.chars() {
+        match "rwcda".find(letter) {
+            Some(bit) => mask |= 1 << bit,
+            None => perms.error(
+                format!("expected letters of `crwda`, found `{letters}`"),
+                "such as `cdrwa` for everything, or `r`",
+            ),
+        }
+    }
+    Some(Acl {
+        scheme: at.get("scheme").string()?,
+        id: at.get("id").string()?,
+        perms: mask,
+    })
+}
+
+/// Without a slash at its end.
+fn path_prefix(at: &At<'_>, default: &str) -> String {
+    let given = at.get("pathPrefix").string();
+    let prefix = given.unwrap_or_else(|| default.to_owned());
+    prefix.trim_end_matches('/').to_owned()
 }
 
 /// Linkerd lets a router's namers have one prefix, but not namerd's.
@@ -230,6 +362,47 @@ mod tests {
     }
 
     #[test]
+    fn storages_have_linkerds_defaults() {
+        let storage = |storage: &str| {
+            let source = format!("{HTTP}storage: {{{storage}}}\n");
+            read(&source).unwrap().config.storage
+        };
+        let kubernetes = |target, namespace: &str, shape| {
+            StorageSettings::Kubernetes(KubernetesConfig {
+                target,
+                namespace: namespace.to_owned(),
+                shape,
+            })
+        };
+        assert_eq!(
+            storage("kind: io.l5d.k8s, experimental: true"),
+            kubernetes(ApiTarget::Ambient, "default", Shape::Dtab)
+        );
+        assert_eq!(
+            storage("kind: io.rutter.k8s.configMap, port: 8001, namespace: l5d"),
+            kubernetes(
+                ApiTarget::configured(Some("localhost"), Some(8001)),
+                "l5d",
+                Shape::ConfigMap
+            )
+        );
+        let etcd = |members: &[&str], path_prefix: &str| {
+            StorageSettings::Etcd(EtcdConfig {
+                members: members.iter().map(|one| (*one).to_owned()).collect(),
+                path_prefix: path_prefix.to_owned(),
+            })
+        };
+        assert_eq!(
+            storage("kind: io.l5d.etcd, experimental: true"),
+            etcd(&["localhost:2379"], "/namerd/dtabs")
+        );
+        assert_eq!(
+            storage("kind: io.l5d.etcd, endpoints: ['a:1', '[::1]:2'], pathPrefix: /x"),
+            etcd(&["a:1", "[::1]:2"], "/x")
+        );
+    }
+
+    #[test]
     fn what_is_wrong_with_it_is_said() {
         let memory = "storage: {kind: io.l5d.inMemory}\n";
         for (source, want) in [
@@ -244,8 +417,16 @@ mod tests {
                 "io.l5d.mesh is not supported",
             ),
             (
-                format!("{HTTP}storage: {{kind: io.l5d.k8s}}\n"),
-                "io.l5d.k8s is not supported",
+                format!("{HTTP}storage: {{kind: io.l5d.etcd, endpoints: [etcd]}}\n"),
+                "expected a member of etcd as `host:port`, found `etcd`",
+            ),
+            (
+                format!("{HTTP}storage: {{kind: io.l5d.etcd, host: a, endpoints: ['b:1']}}\n"),
+                "put them all into `endpoints`",
+            ),
+            (
+                format!("{HTTP}storage: {{kind: io.l5d.etcd, tls: {{}}}}\n"),
+                "etcd is asked without TLS only",
             ),
             (
                 format!("{memory}interfaces: [{{kind: io.l5d.httpController, ip: 0.0.0.0}}]\n"),

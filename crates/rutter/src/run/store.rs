@@ -8,9 +8,11 @@ use admin::{
     Readiness, RouterInfo,
 };
 use anyhow::Context as _;
-use namerd::store::{Change, FileStore, MemoryStore, Observed, Origin, Store};
+use namerd::store::{
+    Change, FileStore, MemoryStore, Observed, Origin, Standing, Store, etcd, kubernetes,
+};
 use namerd::{Api, ApiListener, Names};
-use naming::Reads;
+use naming::{Reads, Var};
 use serde_json::Value;
 use telemetry::log::LogHandle;
 use telemetry::metrics::Registry;
@@ -83,6 +85,8 @@ impl StoreProcess {
         let readiness = Readiness::default();
         let serving = readiness.condition("listeners", "the listeners are not open yet");
         let store = open(&config.storage)?;
+        let storage = readiness.condition("storage", "it has not answered yet");
+        control.spawn(report(store.standing(), storage));
         let sources = Sources::connect(&names_only(&config), None, &control, &registry).await?;
         sources.report_readiness(&readiness, &control);
         let names = Names::new(store.clone(), Arc::new(sources.local(Vec::new())));
@@ -168,7 +172,27 @@ fn open(settings: &StorageSettings) -> anyhow::Result<Arc<dyn Store>> {
             });
             Arc::new(MemoryStore::with(first))
         }
+        StorageSettings::Kubernetes(config) => kubernetes::open(config.clone(), &Handle::current()),
+        StorageSettings::Etcd(config) => {
+            etcd::open(config.clone(), &Handle::current()).map_err(anyhow::Error::msg)?
+        }
+        #[cfg(feature = "zookeeper")]
+        StorageSettings::ZooKeeper(config) => {
+            namerd::store::zookeeper::open(config.clone(), &Handle::current())
+        }
     })
+}
+
+/// Says whether the storage has ever answered; from then on what is known is served, whatever becomes of it.
+async fn report(standing: Var<Standing>, ready: Condition) {
+    loop {
+        let mut reads = Reads::new();
+        match &*standing.read(&mut reads) {
+            Standing::Awaited(why) => ready.unmet(&**why),
+            Standing::Good | Standing::Lost(_) => return ready.met("answers"),
+        }
+        reads.changed().await;
+    }
 }
 
 /// What namers need of a router's configuration.

@@ -12,7 +12,7 @@ pub static FILE: Section = Section {
         Key::required(
             "storage",
             Ty::Kinds(&STORAGES),
-            "Where dtabs are kept: `kind: file` with a `path`, or `kind: io.l5d.inMemory`.",
+            "Where dtabs are kept: `kind: file` with a `path` for one store; `io.l5d.k8s`, `io.l5d.etcd` or another for several that serve together.",
         ),
         Key::required(
             "interfaces",
@@ -65,10 +65,33 @@ static STORAGES: Kinds = Kinds {
             "One file with every version that ever was. Not in Linkerd 1.",
         ),
         kind("io.l5d.inMemory", &IN_MEMORY, "Gone when the process ends."),
-        refused("io.l5d.k8s", NO_STORAGE),
-        refused("io.l5d.etcd", NO_STORAGE),
+        kind(
+            "io.l5d.k8s",
+            &K8S,
+            "Objects of the kind DTab (`dtabs.l5d.io`), as in Linkerd's namerd; several replicas serve together.",
+        ),
+        kind(
+            "io.rutter.k8s.configMap",
+            &K8S,
+            "ConfigMaps with the label `rutter.io/storage: dtab`, one for each namespace, the dtab under their key `dtab`. Not in Linkerd 1.",
+        ),
+        kind(
+            "io.l5d.etcd",
+            &ETCD,
+            "Keys of etcd, by the API of version 3; several replicas serve together.",
+        ),
         refused("io.l5d.consul", NO_STORAGE),
-        refused("io.l5d.zk", NO_STORAGE),
+        #[cfg(feature = "zookeeper")]
+        kind(
+            "io.l5d.zk",
+            &ZK,
+            "Nodes of ZooKeeper, as in Linkerd's namerd; several replicas serve together.",
+        ),
+        #[cfg(not(feature = "zookeeper"))]
+        super::not_built(
+            "io.l5d.zk",
+            "it was built without the cargo feature `zookeeper`",
+        ),
     ],
 };
 static ANY_STORAGE: Section = Section {
@@ -101,6 +124,118 @@ static IN_MEMORY: Section = Section {
         "Dtabs to begin with, by namespace.",
     )],
     also: &[&ANY_STORAGE],
+    removed: &[],
+};
+static K8S: Section = Section {
+    title: "io.l5d.k8s, io.rutter.k8s.configMap",
+    keys: &[
+        Key::new(
+            "host",
+            Ty::Text,
+            "localhost (outside a pod, without a kubeconfig)",
+            "Where a `kubectl proxy` listens. With neither `host` nor `port`, the API server is asked itself: inside a pod its cluster's, else the one of the kubeconfig (`KUBECONFIG`, `~/.kube/config`).",
+        ),
+        Key::new(
+            "port",
+            Ty::Port,
+            "8001 (outside a pod, without a kubeconfig)",
+            "And its port.",
+        ),
+        Key::new(
+            "namespace",
+            Ty::Text,
+            "default",
+            "The namespace of Kubernetes in which the objects are.",
+        ),
+    ],
+    also: &[&ANY_STORAGE],
+    removed: &[],
+};
+static ETCD: Section = Section {
+    title: "io.l5d.etcd",
+    keys: &[
+        Key::new("host", Ty::Text, "localhost", "A member of etcd."),
+        Key::new("port", Ty::Port, "2379", "And its port for clients."),
+        Key::new(
+            "endpoints",
+            Ty::List(&Ty::Text),
+            "`host` and `port`",
+            "All members, each as `host:port`; the next one is asked when one does not answer.",
+        )
+        .but(Effect::Ours),
+        Key::new(
+            "pathPrefix",
+            Ty::Path,
+            "/namerd/dtabs",
+            "What keys begin with; past versions are at the same with `.history` behind it.",
+        ),
+        Key::new("tls", Ty::Section(&super::NO_KEYS), "none", "TLS to etcd.").but(Effect::Refused(
+            "etcd is asked without TLS only in this version: give the store a proxy that has its certificate",
+        )),
+    ],
+    also: &[&ANY_STORAGE],
+    removed: &[],
+};
+#[cfg(feature = "zookeeper")]
+static ZK: Section = Section {
+    title: "io.l5d.zk",
+    keys: &[
+        Key::required(
+            "zkAddrs",
+            Ty::List(&Ty::Section(&names::ZK_SERVER)),
+            "ZooKeeper's servers, at least one. A store is connected to one of them at a time.",
+        ),
+        Key::new(
+            "pathPrefix",
+            Ty::Path,
+            "/dtabs",
+            "The node above those of namespaces; past versions are at the same with `.history` behind it.",
+        ),
+        Key::new(
+            "sessionTimeoutMs",
+            Ty::Count(1_000, 600_000),
+            "10000",
+            "After as long without a word a connection is lost; the server may shorten it.",
+        ),
+        Key::new(
+            "authInfo",
+            Ty::Section(&ZK_AUTH),
+            "none",
+            "Who the store is for ZooKeeper.",
+        ),
+        Key::new(
+            "acls",
+            Ty::List(&Ty::Section(&ZK_ACL)),
+            "everybody may do all",
+            "Who may do what with the nodes that the store makes.",
+        ),
+    ],
+    also: &[&ANY_STORAGE],
+    removed: &[],
+};
+#[cfg(feature = "zookeeper")]
+static ZK_AUTH: Section = Section {
+    title: "authInfo of io.l5d.zk",
+    keys: &[
+        Key::required("scheme", Ty::Text, "Such as `digest`."),
+        Key::required("auth", Ty::Text, "What it takes, such as `name:password`."),
+    ],
+    also: &[],
+    removed: &[],
+};
+#[cfg(feature = "zookeeper")]
+static ZK_ACL: Section = Section {
+    title: "acls of io.l5d.zk",
+    keys: &[
+        Key::required("scheme", Ty::Text, "Such as `world` or `digest`."),
+        Key::required("id", Ty::Text, "Such as `anyone`."),
+        Key::required(
+            "perms",
+            Ty::Text,
+            "Letters of `crwda`: create, read, write, delete, administer.",
+        ),
+    ],
+    also: &[],
     removed: &[],
 };
 
