@@ -14,6 +14,7 @@ use dtab::{Dtab, ParseError};
 use naming::Var;
 use sha2::{Digest, Sha256};
 
+pub mod consul;
 pub mod etcd;
 mod file;
 pub mod kubernetes;

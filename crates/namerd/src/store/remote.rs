@@ -5,7 +5,7 @@
 //! served from memory. The history has past versions only, each put there *before* it is replaced: whoever is killed in
 //! between leaves a record that is true.
 //!
-//! `sealed` is what stands in an item beside its dtab, `follow` keeps [`Live`] up to date.
+//! `sealed` is what stands in an item beside its dtab, `named` what it is called, `follow` keeps [`Live`] up to date.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -26,8 +26,10 @@ use super::{
 };
 
 mod follow;
+mod named;
 mod sealed;
 
+pub(super) use named::{namespace, node_name};
 pub(super) use sealed::{Meta, Past, hash, open_text, seal_text};
 
 /// So many versions of a namespace are kept behind the one in force.

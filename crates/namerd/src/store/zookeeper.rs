@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use naming::namers::zookeeper::client::{ClientConfig, Followed, Node, NodeError, Stat, ZkClient};
-use percent_encoding::percent_decode_str;
 use tokio::runtime::Handle;
 
 use super::remote::{
-    Backend, Item, Meta, Past, Place, Remote, Told, Trouble, open_text, seal_text,
+    Backend, Item, Meta, Past, Place, Remote, Told, Trouble, namespace, node_name, open_text,
+    seal_text,
 };
 use super::{Namespace, Refused, Store, base64};
 
@@ -186,32 +186,6 @@ impl Due {
             known: BTreeMap::new(),
         }
     }
-}
-
-/// A namespace as a node is called: as it is, but for what ZooKeeper has no node for, and for `%`.
-fn node_name(namespace: &Namespace) -> String {
-    let name = namespace.as_str();
-    if matches!(name, "." | "..") {
-        return name.replace('.', "%2E");
-    }
-    let mut text = String::with_capacity(name.len());
-    for c in name.chars() {
-        let refused =
-            matches!(c, '%' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..);
-        match refused {
-            true => c
-                .to_string()
-                .bytes()
-                .for_each(|byte| text.push_str(&format!("%{byte:02X}"))),
-            false => text.push(c),
-        }
-    }
-    text
-}
-
-fn namespace(node: &str) -> Option<Namespace> {
-    let name = percent_decode_str(node).decode_utf8().ok()?;
-    Namespace::new(&name).ok()
 }
 
 fn item(name: &str, (data, stat): Node) -> Option<(Namespace, Item<i32>)> {

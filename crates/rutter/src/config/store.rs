@@ -8,6 +8,7 @@ use std::time::Duration;
 use dtab::Dtab;
 use k8s::ApiTarget;
 use namerd::store::Namespace;
+use namerd::store::consul::{Consistency, ConsulStoreConfig};
 use namerd::store::etcd::EtcdConfig;
 use namerd::store::kubernetes::{KubernetesConfig, Shape};
 #[cfg(feature = "zookeeper")]
@@ -29,6 +30,8 @@ const ADMIN_PORT: u16 = 9991;
 /// As Linkerd's namerd.
 const HTTP_PORT: u16 = 4180;
 
+/// As Linkerd's `io.l5d.consul`.
+const CONSUL_PORT: u16 = 8500;
 /// As Linkerd's `io.l5d.etcd`.
 const ETCD_PORT: u16 = 2379;
 /// As Linkerd's `io.l5d.zk`.
@@ -66,6 +69,8 @@ pub enum StorageSettings {
     Kubernetes(KubernetesConfig),
     /// `io.l5d.etcd`.
     Etcd(EtcdConfig),
+    /// `io.l5d.consul`.
+    Consul(ConsulStoreConfig),
     /// `io.l5d.zk`.
     #[cfg(feature = "zookeeper")]
     ZooKeeper(ZkStoreConfig),
@@ -168,6 +173,7 @@ fn storage(at: &At<'_>) -> Option<StorageSettings> {
         "io.l5d.k8s" => Some(kubernetes(at, Shape::Dtab)),
         "io.rutter.k8s.configMap" => Some(kubernetes(at, Shape::ConfigMap)),
         "io.l5d.etcd" => Some(StorageSettings::Etcd(etcd(at))),
+        "io.l5d.consul" => Some(StorageSettings::Consul(consul(at))),
         #[cfg(feature = "zookeeper")]
         "io.l5d.zk" => Some(StorageSettings::ZooKeeper(zookeeper(at))),
         _ => None,
@@ -217,6 +223,41 @@ fn etcd(at: &At<'_>) -> EtcdConfig {
     EtcdConfig {
         members,
         path_prefix: path_prefix(at, PATH_PREFIX),
+    }
+}
+
+fn consul(at: &At<'_>) -> ConsulStoreConfig {
+    for ignored in ["writeConsistencyMode", "failFast", "backoff"] {
+        at.get(ignored);
+    }
+    let token = at.get("token");
+    let text = token.string();
+    if text
+        .as_deref()
+        .is_some_and(|text| http::HeaderValue::from_str(text).is_err())
+    {
+        token.error(
+            "`token` cannot be sent in a header",
+            "it has a line end or another control character",
+        );
+    }
+    let consistency = match at.get("readConsistencyMode").string().as_deref() {
+        Some("stale") => Consistency::Stale,
+        Some("consistent") => Consistency::Consistent,
+        _ => Consistency::Default,
+    };
+    ConsulStoreConfig {
+        host: at
+            .get("host")
+            .string()
+            .unwrap_or_else(|| "localhost".to_owned()),
+        port: at.get("port").u16().unwrap_or(CONSUL_PORT),
+        path_prefix: path_prefix(at, PATH_PREFIX)
+            .trim_start_matches('/')
+            .to_owned(),
+        token: text,
+        datacenter: at.get("datacenter").string(),
+        consistency,
     }
 }
 
@@ -400,6 +441,40 @@ mod tests {
             storage("kind: io.l5d.etcd, endpoints: ['a:1', '[::1]:2'], pathPrefix: /x"),
             etcd(&["a:1", "[::1]:2"], "/x")
         );
+        let StorageSettings::Consul(consul) = storage(
+            "kind: io.l5d.consul, token: t, datacenter: dc1, readConsistencyMode: stale, failFast: true, backoff: {kind: constant, ms: 5}",
+        ) else {
+            panic!("Consul");
+        };
+        assert_eq!(
+            (&*consul.host, consul.port, &*consul.path_prefix),
+            ("localhost", 8500, "namerd/dtabs")
+        );
+        assert_eq!(
+            (consul.token.as_deref(), consul.consistency),
+            (Some("t"), Consistency::Stale)
+        );
+        #[cfg(feature = "zookeeper")]
+        {
+            let StorageSettings::ZooKeeper(zk) = storage(
+                "kind: io.l5d.zk, zkAddrs: [{host: zk}], acls: [{scheme: world, id: anyone, perms: crwda}]",
+            ) else {
+                panic!("ZooKeeper");
+            };
+            assert_eq!((&*zk.path_prefix, zk.client.servers[0].1), ("/dtabs", 2181));
+            assert_eq!(
+                (zk.client.timeout, zk.client.acls[0].perms),
+                (Duration::from_secs(10), 31)
+            );
+            let wrong = format!(
+                "{HTTP}storage: {{kind: io.l5d.zk, zkAddrs: [{{host: zk}}], acls: [{{scheme: a, id: b, perms: rx}}]}}\n"
+            );
+            assert!(
+                read(&wrong)
+                    .unwrap_err()
+                    .contains("expected letters of `crwda`, found `rx`")
+            );
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use admin::{
 };
 use anyhow::Context as _;
 use namerd::store::{
-    Change, FileStore, MemoryStore, Observed, Origin, Standing, Store, etcd, kubernetes,
+    Change, FileStore, MemoryStore, Observed, Origin, Standing, Store, consul, etcd, kubernetes,
 };
 use namerd::{Api, ApiListener, Names};
 use naming::{Reads, Var};
@@ -176,6 +176,7 @@ fn open(settings: &StorageSettings) -> anyhow::Result<Arc<dyn Store>> {
         StorageSettings::Etcd(config) => {
             etcd::open(config.clone(), &Handle::current()).map_err(anyhow::Error::msg)?
         }
+        StorageSettings::Consul(config) => consul::open(config.clone(), &Handle::current()),
         #[cfg(feature = "zookeeper")]
         StorageSettings::ZooKeeper(config) => {
             namerd::store::zookeeper::open(config.clone(), &Handle::current())

@@ -161,19 +161,3 @@ async fn real_what_others_write_is_in_force_and_what_they_forbid_is_said() {
         .await
         .unwrap();
 }
-
-#[test]
-fn nodes_are_called_as_namespaces_where_zookeeper_can() {
-    for (name, node) in [
-        ("default", "default"),
-        ("a b", "a b"),
-        ("日本", "日本"),
-        ("..", "%2E%2E"),
-        ("a%2Fc", "a%252Fc"),
-        ("🦀", "%F0%9F%A6%80"),
-    ] {
-        let made = Namespace::new(name).unwrap();
-        assert_eq!(node_name(&made), node);
-        assert_eq!(namespace(node), Some(made));
-    }
-}

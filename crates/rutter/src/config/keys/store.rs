@@ -3,7 +3,6 @@
 use super::{Effect, Key, Kinds, Section, Ty, kind, names, refused, report, router, top};
 
 const NOT_YET: &str = "not in this version; routers read the interface io.l5d.httpController with the interpreter io.l5d.namerd.http";
-const NO_STORAGE: &str = "not in this version; use `file`, which keeps every version in one file";
 
 /// The whole file.
 pub static FILE: Section = Section {
@@ -80,7 +79,11 @@ static STORAGES: Kinds = Kinds {
             &ETCD,
             "Keys of etcd, by the API of version 3; several replicas serve together.",
         ),
-        refused("io.l5d.consul", NO_STORAGE),
+        kind(
+            "io.l5d.consul",
+            &CONSUL,
+            "Keys of Consul, as in Linkerd's namerd; several replicas serve together.",
+        ),
         #[cfg(feature = "zookeeper")]
         kind(
             "io.l5d.zk",
@@ -174,6 +177,84 @@ static ETCD: Section = Section {
         )),
     ],
     also: &[&ANY_STORAGE],
+    removed: &[],
+};
+static CONSUL: Section = Section {
+    title: "io.l5d.consul",
+    keys: &[
+        Key::new("host", Ty::Text, "localhost", "A Consul agent."),
+        Key::new("port", Ty::Port, "8500", "The port of its HTTP API."),
+        Key::new(
+            "pathPrefix",
+            Ty::Path,
+            "/namerd/dtabs",
+            "What keys begin with; past versions are at the same with `.history` behind it.",
+        ),
+        Key::new("token", Ty::Text, "none", "Sent as `X-Consul-Token`."),
+        Key::new(
+            "datacenter",
+            Ty::Text,
+            "the agent's",
+            "The data centre whose keys are meant.",
+        ),
+        Key::new(
+            "readConsistencyMode",
+            Ty::OneOf(&["default", "stale", "consistent"]),
+            "default",
+            "How consistent the answers are with which dtabs are followed. With `stale`, single questions are asked `consistent`.",
+        ),
+        Key::new(
+            "writeConsistencyMode",
+            Ty::OneOf(&["default", "stale", "consistent"]),
+            "default",
+            "Of Linkerd 1's requests that write.",
+        )
+        .but(Effect::Ignored("Consul's leader does every write")),
+        Key::new(
+            "failFast",
+            Ty::Bool,
+            "false",
+            "Linkerd 1 then marks an agent that refuses connections as dead.",
+        )
+        .but(Effect::Ignored(
+            "an agent that fails is asked again after 100 ms to 3 s",
+        )),
+        Key::new(
+            "backoff",
+            Ty::Section(&CONSUL_BACKOFF),
+            "100 ms to 3 s",
+            "Waits between two attempts.",
+        )
+        .but(Effect::Ignored(
+            "an agent that fails is asked again after 100 ms to 3 s",
+        )),
+        Key::new(
+            "tls",
+            Ty::Section(&super::NO_KEYS),
+            "none",
+            "HTTPS to Consul.",
+        )
+        .but(Effect::Refused(
+            "Consul is asked by plain HTTP only: use the agent on the node",
+        )),
+    ],
+    also: &[&ANY_STORAGE],
+    removed: &[],
+};
+static CONSUL_BACKOFF: Section = Section {
+    title: "backoff of io.l5d.consul",
+    keys: &[
+        Key::new(
+            "kind",
+            Ty::OneOf(&["constant", "jittered"]),
+            "",
+            "Which sort.",
+        ),
+        Key::new("ms", Ty::Millis, "", "Of a constant one."),
+        Key::new("minMs", Ty::Millis, "", "Of a jittered one."),
+        Key::new("maxMs", Ty::Millis, "", "Of a jittered one."),
+    ],
+    also: &[],
     removed: &[],
 };
 #[cfg(feature = "zookeeper")]
