@@ -24,7 +24,7 @@ async fn real_both_shapes_do_what_every_store_does() {
     }
     let server = ApiServer::start();
     let limits = suite::Limits {
-        versions: setting("RUTTER_VERSIONS", 210),
+        versions: setting("RUTTER_VERSIONS", 30),
         kept: Some(super::super::remote::KEPT),
         any_name: false,
         large: false,
