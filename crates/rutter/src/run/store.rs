@@ -24,7 +24,8 @@ use super::pages;
 use super::sources::Sources;
 use crate::config::Environment;
 use crate::config::settings::Config;
-use crate::config::store::{StorageSettings, StoreConfig};
+use crate::config::storage::StorageSettings;
+use crate::config::store::StoreConfig;
 
 /// Runs the store until `stop`, then ends its streams and finishes its requests.
 pub async fn run(
