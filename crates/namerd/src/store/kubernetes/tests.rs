@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::store::real::{ApiServer, setting, wanted};
-use crate::store::{Change, Only, Standing, StoreError, suite};
+use crate::store::{Change, Only, Origin, Standing, StoreError, suite};
 
 fn at(server: &ApiServer, namespace: &str, shape: Shape) -> Arc<dyn Store> {
     let config = KubernetesConfig {
