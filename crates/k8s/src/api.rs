@@ -414,7 +414,11 @@ impl Api {
         &self,
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<Watch, ApiError> {
-        let response = self.answer(request.map_err(ApiError::garbage)?).await?;
+        self.opened(request.map_err(ApiError::garbage)?).await
+    }
+
+    pub(crate) async fn opened(&self, request: Request<Vec<u8>>) -> Result<Watch, ApiError> {
+        let response = self.answer(request).await?;
         Ok(Watch {
             body: response.into_body(),
             buffer: BytesMut::new(),
@@ -477,7 +481,7 @@ impl Api {
         })
     }
 
-    async fn read(&self, request: Request<Vec<u8>>) -> Result<Vec<u8>, ApiError> {
+    pub(crate) async fn read(&self, request: Request<Vec<u8>>) -> Result<Vec<u8>, ApiError> {
         let response = self.answer(request).await?;
         self.collect(response.into_body(), PAGE_BYTES).await
     }
@@ -607,12 +611,18 @@ pub(crate) struct Watch {
 impl Watch {
     /// The next event; none when the API server ends the watch, as it does every few minutes. Cancel safe.
     pub(crate) async fn next<W: Wire>(&mut self) -> Result<Option<WatchEvent<W::Value>>, ApiError> {
+        match self.filled().await? {
+            Some(line) => event::<W>(&line).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The next line that is not empty.
+    pub(crate) async fn filled(&mut self) -> Result<Option<BytesMut>, ApiError> {
         loop {
-            let Some(line) = self.line().await? else {
-                return Ok(None);
-            };
-            if !line.trim_ascii().is_empty() {
-                return event::<W>(&line).map(Some);
+            match self.line().await? {
+                Some(line) if line.trim_ascii().is_empty() => {}
+                line => return Ok(line),
             }
         }
     }

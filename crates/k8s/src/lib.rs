@@ -2,7 +2,8 @@
 //! Services, [`table`] takes in the events of a watch, [`merge`] makes endpoints of a service's slices; these three are
 //! pure. `view` holds it all and tells who uses a name; [`namer`] asks it. [`api`] talks to the API server, [`feed`]
 //! drives one list and watch, [`cluster`] all of them; [`snapshot`] is what of it is on disk, `keep` reads and writes it;
-//! [`review`] asks for permissions. [`configmap`] is apart: one object, which holds a dtab; so is [`token`]: whose a token is.
+//! [`review`] asks for permissions; [`raw`] is objects as JSON, for who writes them. [`configmap`] is apart: one object, which
+//! holds a dtab; so is [`token`]: whose a token is.
 //!
 //! Not here: what a dtab means (`dtab`), what happens with an endpoint (`router`).
 
@@ -16,6 +17,7 @@ pub mod merge;
 pub mod namer;
 pub mod namespaces;
 pub mod objects;
+pub mod raw;
 pub mod review;
 pub mod snapshot;
 pub mod status;
@@ -23,7 +25,7 @@ pub mod table;
 pub mod token;
 mod view;
 
-pub use api::{ApiError, ApiTarget, ConnectError};
+pub use api::{Api, ApiError, ApiTarget, ConnectError};
 pub use cluster::{Cluster, ClusterConfig};
 pub use configmap::ConfigMapConfig;
 pub use feed::Timing;

@@ -1,7 +1,8 @@
 //! What keeps dtabs: the trait that every engine implements, and what it keeps.
 //!
 //! A namespace has a row of [`Record`]s, numbered from 1: each write adds one, and so does a deletion. The last one counts.
-//! [`Live`] holds what counts now and tells those who watch it; `memory` and `file` are the engines.
+//! [`Live`] holds what counts now and tells those who watch it. Engines: `memory` and `file` keep records themselves; `remote`
+//! keeps them in a storage that other replicas use, too, which is one of `kubernetes`, `etcd`, `zookeeper` and `consul`.
 
 use std::fmt;
 use std::future::Future;
@@ -10,14 +11,25 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use dtab::{Dtab, ParseError};
+use naming::Var;
 use sha2::{Digest, Sha256};
 
 mod audited;
+pub mod consul;
+pub mod etcd;
 mod file;
+pub mod kubernetes;
+#[cfg(test)]
+mod linear;
 mod live;
 mod memory;
 #[cfg(test)]
+mod real;
+pub mod remote;
+#[cfg(test)]
 mod suite;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
 
 pub use audited::Audited;
 pub use file::{FileStore, OpenError};
@@ -65,6 +77,22 @@ pub trait Store: Send + Sync {
 
     /// The state of a namespace, which need not be there yet. Who is slow in reading sees the newest state.
     fn watch(&self, namespace: &Namespace) -> Watch;
+
+    /// How things stand with a storage that is elsewhere. Until it has been heard of, [`Store::names`] says nothing.
+    fn standing(&self) -> Var<Standing> {
+        Var::new(Standing::Good)
+    }
+}
+
+/// How things stand with the storage behind an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It has never answered yet, for this reason: nothing is known.
+    Awaited(Arc<str>),
+    /// What is known follows it.
+    Good,
+    /// It does not answer, for this reason; what is known stays.
+    Lost(Arc<str>),
 }
 
 /// The name of a namespace.
@@ -201,12 +229,18 @@ pub struct Record {
     pub origin: Origin,
     /// The dtab as it was written; none for a deletion.
     pub text: Option<Arc<str>>,
+    /// The version as the engine's storage has it, for those that have versions of their own.
+    pub tag: Option<Arc<str>>,
 }
 
 impl Record {
-    /// The version as clients see it (`ETag`): as Linkerd's in-memory store, the number in eight bytes, base64.
+    /// The version as clients see it (`ETag`): the storage's own; otherwise, as in Linkerd's in-memory store, the number in
+    /// eight bytes, base64.
     pub fn version(&self) -> String {
-        version(self.number)
+        match &self.tag {
+            Some(tag) => tag.to_string(),
+            None => base64(&self.number.to_be_bytes()),
+        }
     }
 
     /// SHA-256 of the text, in hexadecimal; none for a deletion.
@@ -255,6 +289,20 @@ pub enum StoreError {
     /// The engine's own storage does not answer, or cannot write.
     #[error("the storage cannot be used: {0}")]
     Unavailable(String),
+    /// The engine's storage does not take this, however often it is asked.
+    #[error("{1}")]
+    Refused(Refused, String),
+}
+
+/// Why a storage does not take something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Nothing can be called so there.
+    Name,
+    /// It has a limit of size.
+    TooLarge,
+    /// It lets us not.
+    Forbidden,
 }
 
 /// The pure part of every write: what comes of it, given what is in force and the last number that was used.
@@ -293,18 +341,25 @@ fn decide(
         number: last + 1,
         origin,
         text,
+        tag: None,
     };
     Ok((record, dtab))
 }
 
-/// See [`Record::version`].
-fn version(number: u64) -> String {
+/// In base64, with padding.
+fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    // Ten digits of six bits for the first 60 bits, and one for the last four, shifted up.
-    let wide = u128::from(number) << 2;
-    let digit = |at: u32| char::from(ALPHABET[(wide >> (6 * (10 - at))) as usize & 63]);
-    let mut text: String = (0..11).map(digit).collect();
-    text.push('=');
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let at = |i: usize| u32::from(three.get(i).copied().unwrap_or(0));
+        let wide = at(0) << 16 | at(1) << 8 | at(2);
+        for digit in 0..4 {
+            text.push(match digit <= three.len() {
+                true => char::from(ALPHABET[(wide >> (18 - 6 * digit)) as usize & 63]),
+                false => '=',
+            });
+        }
+    }
     text
 }
 
@@ -321,7 +376,10 @@ mod tests {
             (10_000, "AAAAAAAAJxA="),
             (u64::MAX, "//////////8="),
         ] {
-            assert_eq!(version(number), want, "{number}");
+            assert_eq!(base64(&u64::to_be_bytes(number)), want, "{number}");
+        }
+        for (text, want) in [("", ""), ("1", "MQ=="), ("10", "MTA="), ("101", "MTAx")] {
+            assert_eq!(base64(text.as_bytes()), want, "{text}");
         }
     }
 

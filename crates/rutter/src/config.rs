@@ -30,6 +30,7 @@ mod router_section;
 pub mod schema;
 pub mod settings;
 pub mod show;
+pub mod storage;
 pub mod store;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::ext::ReasonPhrase;
 
 use crate::change::shapes::{Planned, Problem};
-use crate::store::StoreError;
+use crate::store::{Refused, StoreError};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub(crate) type Response = http::Response<Body>;
@@ -137,8 +137,16 @@ impl From<StoreError> for Refusal {
             StoreError::NotFound(_) => StatusCode::NOT_FOUND,
             StoreError::Changed { .. } => StatusCode::PRECONDITION_FAILED,
             StoreError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::Refused(Refused::Name, _) => StatusCode::BAD_REQUEST,
+            StoreError::Refused(Refused::TooLarge, _) => StatusCode::PAYLOAD_TOO_LARGE,
+            StoreError::Refused(Refused::Forbidden, _) => StatusCode::FORBIDDEN,
         };
-        Self::new(status, error.to_string())
+        let refusal = Self::new(status, error.to_string());
+        match error {
+            // Linkerd has no such answers, so that no client compares their bodies.
+            StoreError::Unavailable(_) | StoreError::Refused(..) => refusal.told(),
+            _ => refusal,
+        }
     }
 }
 

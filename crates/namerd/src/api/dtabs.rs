@@ -1,6 +1,7 @@
 //! `/api/1/dtabs`: namespaces listed, read and written.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use dtab::{Dentry, Dtab, MAX_INPUT_BYTES, NameTree, Prefix};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body as _, Incoming};
+use naming::Reads;
 use serde_json::{Value, json};
 
 use super::Api;
@@ -15,7 +17,9 @@ use super::answer::{self, Refusal, Response};
 use super::query::Query;
 use super::stream::{Next, documents};
 use crate::access::Subject;
-use crate::store::{Change, Namespace, Observed, Only, Origin, StoreError, one_line};
+use crate::store::{
+    Change, Namespace, Observed, Only, Origin, Standing, StoreError, Stored, one_line,
+};
 
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -23,6 +27,8 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 pub(super) const AUTHOR: &str = "rutter-author";
 /// What a change is for.
 const NOTE: &str = "rutter-note";
+/// On a dtab that may have been changed since (RFC 9111).
+const STALE: HeaderValue = HeaderValue::from_static("110 - \"the storage cannot be asked\"");
 /// Of both, at most.
 const NOTE_BYTES: usize = 1024;
 
@@ -75,10 +81,18 @@ impl Api {
             let seen = names.iter().filter(|name| access.sees(&who, name));
             Value::from_iter(seen.map(Namespace::as_str)).to_string()
         };
+        let standing = self.store.standing();
         if watch {
-            let said = move |reads: &mut _| Next::Say(text(&names.read(reads)));
+            let said = move |reads: &mut _| match &*standing.read(reads) {
+                Standing::Awaited(why) => Next::Wait(why.to_string()),
+                Standing::Good | Standing::Lost(_) => Next::Say(text(&names.read(reads))),
+            };
             let response = documents(said, self.stop.clone());
             return Ok(answer::with_type(response, Some(Form::Json.media_type())));
+        }
+        // Not knowing any is not the same as that there are none.
+        if let Standing::Awaited(why) = &*standing.get() {
+            return Err(StoreError::Unavailable(why.to_string()).into());
         }
         Ok(answer::typed(
             Form::Json.media_type(),
@@ -146,7 +160,10 @@ impl Api {
         namespace: &Namespace,
         headers: &HeaderMap,
     ) -> Result<Response, Refusal> {
-        let stored = self.store.get(namespace).await?;
+        let (stored, stale) = match self.store.get(namespace).await {
+            Err(error @ StoreError::Unavailable(_)) => (Some(self.known(namespace, error)?), true),
+            other => (other?, false),
+        };
         let stored = stored.ok_or_else(|| StoreError::NotFound(namespace.clone()))?;
         let form = Form::accepted(headers);
         let version = stored.record.version();
@@ -157,7 +174,18 @@ impl Api {
         };
         let tag = HeaderValue::try_from(version).expect("base64 is a header's value");
         response.headers_mut().insert(header::ETAG, tag);
+        if stale {
+            response.headers_mut().insert(header::WARNING, STALE);
+        }
         Ok(response)
+    }
+
+    /// What routers are served while the storage cannot be asked; the error where nothing is.
+    fn known(&self, namespace: &Namespace, error: StoreError) -> Result<Arc<Stored>, Refusal> {
+        match self.store.watch(namespace).read(&mut Reads::new()) {
+            Observed::Present(stored) => Ok(stored),
+            Observed::Absent | Observed::Unknown(_) => Err(error.into()),
+        }
     }
 
     async fn post_dtab(

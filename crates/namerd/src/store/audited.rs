@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use naming::Var;
 use serde::Serialize;
 
 use super::{
-    Answer, Change, Names, Namespace, Only, Origin, Record, Store, StoreError, Stored, Watch,
-    hash_of, to_millis,
+    Answer, Change, Names, Namespace, Only, Origin, Record, Standing, Store, StoreError, Stored,
+    Watch, hash_of, to_millis,
 };
 
 /// Tells a file about each change of the store behind it.
@@ -227,6 +228,10 @@ impl Store for Audited {
 
     fn watch(&self, namespace: &Namespace) -> Watch {
         self.store.watch(namespace)
+    }
+
+    fn standing(&self) -> Var<Standing> {
+        self.store.standing()
     }
 }
 

@@ -238,6 +238,7 @@ fn read(number: u64, bytes: &[u8]) -> Result<Record, redb::Error> {
             note: (&*written.note).into(),
         },
         text: written.dtab.map(|text| (&*text).into()),
+        tag: None,
     })
 }
 
@@ -332,7 +333,7 @@ mod tests {
     async fn it_does_what_every_store_does() {
         let folder = tempfile::tempdir().unwrap();
         let mut made = 0;
-        suite::every_story(|| {
+        suite::every_story(&suite::NONE, || {
             made += 1;
             Arc::new(FileStore::open(folder.path().join(format!("{made}.redb"))).unwrap())
         })

@@ -44,6 +44,8 @@ pub(super) struct Live {
 struct Inner {
     stored: BTreeMap<Namespace, Arc<Stored>>,
     watched: HashMap<Namespace, Weak<Var<Observed>>>,
+    /// Why what is not stored here may be there all the same.
+    unheard: Option<Arc<str>>,
     /// With so many entries in `watched`, those that nobody watches any more are taken out.
     tidy_at: usize,
 }
@@ -58,6 +60,30 @@ impl Live {
                 stored,
                 ..Inner::default()
             }),
+        }
+    }
+
+    /// Nothing is known yet, for this reason; what is not there is not absent until [`Live::heard`].
+    pub(super) fn awaited(why: &str) -> Self {
+        let live = Self::default();
+        live.inner().unheard = Some(why.into());
+        live
+    }
+
+    /// There is another reason for which nothing is known; without effect when all is known.
+    pub(super) fn still_awaited(&self, why: &Arc<str>) {
+        let mut inner = self.inner();
+        if inner.unheard.is_some() {
+            inner.unheard = Some(why.clone());
+            inner.tell_unknown(&Observed::Unknown(why.clone()));
+        }
+    }
+
+    /// From now on, what is not there is absent.
+    pub(super) fn heard(&self) {
+        let mut inner = self.inner();
+        if inner.unheard.take().is_some() {
+            inner.tell_unknown(&Observed::Absent);
         }
     }
 
@@ -107,12 +133,25 @@ impl Live {
                 .retain(|_, watched| watched.strong_count() > 0);
             inner.tidy_at = 2 * inner.watched.len() + 64;
         }
-        let state = observed(inner.stored.get(namespace).cloned());
+        let state = match (inner.stored.get(namespace), &inner.unheard) {
+            (None, Some(why)) => Observed::Unknown(why.clone()),
+            (stored, _) => observed(stored.cloned()),
+        };
         let watched = Arc::new(Var::new(state));
         inner
             .watched
             .insert(namespace.clone(), Arc::downgrade(&watched));
         Watch(watched)
+    }
+}
+
+impl Inner {
+    /// To all who watch what nothing is known of.
+    fn tell_unknown(&self, state: &Observed) {
+        let watched = self.watched.values().filter_map(Weak::upgrade);
+        for watched in watched.filter(|one| matches!(*one.get(), Observed::Unknown(_))) {
+            watched.set(state.clone());
+        }
     }
 }
 

@@ -142,7 +142,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_does_what_every_store_does() {
-        suite::every_story(|| Arc::new(MemoryStore::default())).await;
+        suite::every_story(&suite::NONE, || Arc::new(MemoryStore::default())).await;
     }
 
     #[tokio::test]

@@ -6,7 +6,29 @@ use std::time::Duration;
 
 use naming::Reads;
 
-use super::{Change, Namespace, Observed, Only, Origin, Store, StoreError};
+use super::{
+    Change, Namespace, Observed, Only, Origin, Record, Refused, Standing, Store, StoreError,
+};
+
+/// What an engine takes and keeps.
+pub(super) struct Limits {
+    /// So many versions are written.
+    pub(super) versions: u64,
+    /// So many of them are kept behind the present one; all, if none is given.
+    pub(super) kept: Option<u64>,
+    /// A namespace can be called as one likes.
+    pub(super) any_name: bool,
+    /// A dtab of more than a MiB is taken.
+    pub(super) large: bool,
+}
+
+/// Of engines that keep their records themselves.
+pub(super) const NONE: Limits = Limits {
+    versions: 10_000,
+    kept: None,
+    any_name: true,
+    large: true,
+};
 
 fn called(name: &str) -> Namespace {
     Namespace::new(name).unwrap()
@@ -21,15 +43,37 @@ fn is(version: &str) -> Only {
 }
 
 /// Runs every story, each on a store of its own.
-pub(super) async fn every_story<S: Store + 'static>(mut fresh: impl FnMut() -> Arc<S>) {
-    a_write_answers_its_preconditions(&*fresh()).await;
-    of_two_writers_with_one_version_one_wins(fresh()).await;
-    a_counter_loses_no_increment(fresh()).await;
-    a_watch_sees_each_state_and_a_slow_one_the_newest(&*fresh()).await;
-    names_are_sorted_and_watched(&*fresh()).await;
-    history_has_everything_and_survives_a_deletion(&*fresh()).await;
-    ten_thousand_versions_are_one_namespace(&*fresh()).await;
-    large_dtabs_and_all_of_unicode_fit(&*fresh()).await;
+pub(super) async fn every_story(limits: &Limits, mut fresh: impl FnMut() -> Arc<dyn Store>) {
+    let mut fresh = async || good(fresh()).await;
+    a_write_answers_its_preconditions(&*fresh().await).await;
+    of_two_writers_with_one_version_one_wins(&[fresh().await]).await;
+    a_counter_loses_no_increment(&[fresh().await]).await;
+    a_watch_sees_each_state_and_a_slow_one_the_newest(&*fresh().await).await;
+    names_are_sorted_and_watched(&*fresh().await, limits).await;
+    history_has_everything_and_survives_a_deletion(&*fresh().await).await;
+    many_versions_are_one_namespace(&*fresh().await, limits).await;
+    large_dtabs_and_all_of_unicode_fit_or_are_refused(&*fresh().await, limits).await;
+}
+
+/// The store once its storage has been heard of.
+pub(super) async fn good(store: Arc<dyn Store>) -> Arc<dyn Store> {
+    until_standing(&*store, |standing| *standing == Standing::Good).await;
+    store
+}
+
+pub(super) async fn until_standing(store: &dyn Store, wanted: impl Fn(&Standing) -> bool) {
+    let standing = store.standing();
+    let waits = async {
+        loop {
+            let mut reads = Reads::new();
+            if wanted(&standing.read(&mut reads)) {
+                return;
+            }
+            reads.changed().await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), waits).await;
+    waited.unwrap_or_else(|_| panic!("{:?}", standing.get()));
 }
 
 async fn a_write_answers_its_preconditions(store: &dyn Store) {
@@ -62,29 +106,29 @@ async fn a_write_answers_its_preconditions(store: &dyn Store) {
         .put(&ns, change("/a=>/b"), Only::Absent)
         .await
         .unwrap();
-    assert_eq!(
-        (first.record.number, &*first.record.version()),
-        (1, "AAAAAAAAAAE=")
-    );
+    let first = (first.record.number, first.record.version());
+    assert_eq!(first.0, 1);
     let exists = store
         .put(&ns, change("/a=>/c"), Only::Absent)
         .await
         .unwrap_err();
     assert!(matches!(exists, StoreError::Exists { .. }), "{exists}");
-    store
-        .put(&ns, change("/a=>/c"), is("AAAAAAAAAAE="))
+    let second = store
+        .put(&ns, change("/a=>/c"), is(&first.1))
         .await
         .unwrap();
+    let second = second.record.version();
+    assert_ne!(first.1, second);
     let changed = store
-        .put(&ns, change("/a=>/d"), is("AAAAAAAAAAE="))
+        .put(&ns, change("/a=>/d"), is(&first.1))
         .await
         .unwrap_err();
     assert_eq!(
         changed.to_string(),
-        "namespace one has version AAAAAAAAAAI= now"
+        format!("namespace one has version {second} now")
     );
     let changed = store
-        .delete(&ns, Origin::now("ann", ""), is("AAAAAAAAAAE="))
+        .delete(&ns, Origin::now("ann", ""), is(&first.1))
         .await
         .unwrap_err();
     assert!(matches!(changed, StoreError::Changed { .. }), "{changed}");
@@ -93,20 +137,22 @@ async fn a_write_answers_its_preconditions(store: &dyn Store) {
         (now.dtab.to_string().as_str(), now.record.number),
         ("/a=>/c", 2)
     );
+    assert_eq!(now.record.version(), second);
 
-    store
+    let third = store
         .put(&ns, change("/a=>/e"), Only::Present)
         .await
         .unwrap();
     store
-        .delete(&ns, Origin::now("ann", ""), is("AAAAAAAAAAM="))
+        .delete(&ns, Origin::now("ann", ""), is(&third.record.version()))
         .await
         .unwrap();
     assert!(store.get(&ns).await.unwrap().is_none());
 }
 
-async fn of_two_writers_with_one_version_one_wins<S: Store + 'static>(store: Arc<S>) {
-    let ns = called("raced");
+/// Of several replicas, too.
+pub(super) async fn of_two_writers_with_one_version_one_wins(stores: &[Arc<dyn Store>]) {
+    let (ns, store) = (called("raced"), &stores[0]);
     store
         .put(&ns, change("/n=>/0"), Only::Always)
         .await
@@ -114,7 +160,8 @@ async fn of_two_writers_with_one_version_one_wins<S: Store + 'static>(store: Arc
     for round in 1..20_u64 {
         let version = store.get(&ns).await.unwrap().unwrap().record.version();
         let racers = (0..8).map(|racer| {
-            let (store, ns, version) = (store.clone(), ns.clone(), version.clone());
+            let store = stores[racer % stores.len()].clone();
+            let (ns, version) = (ns.clone(), version.clone());
             tokio::spawn(async move {
                 store
                     .put(&ns, change(&format!("/n=>/{racer}")), is(&version))
@@ -129,16 +176,16 @@ async fn of_two_writers_with_one_version_one_wins<S: Store + 'static>(store: Arc
     }
 }
 
-async fn a_counter_loses_no_increment<S: Store + 'static>(store: Arc<S>) {
+pub(super) async fn a_counter_loses_no_increment(stores: &[Arc<dyn Store>]) {
     const WRITERS: usize = 10;
     const EACH: usize = 20;
-    let ns = called("counter");
+    let (ns, store) = (called("counter"), &stores[0]);
     store
         .put(&ns, change("/count=>/0"), Only::Always)
         .await
         .unwrap();
-    let writers = (0..WRITERS).map(|_| {
-        let (store, ns) = (store.clone(), ns.clone());
+    let writers = (0..WRITERS).map(|writer| {
+        let (store, ns) = (stores[writer % stores.len()].clone(), ns.clone());
         tokio::spawn(async move {
             for _ in 0..EACH {
                 loop {
@@ -205,11 +252,15 @@ async fn a_watch_sees_each_state_and_a_slow_one_the_newest(store: &dyn Store) {
     );
 }
 
-async fn names_are_sorted_and_watched(store: &dyn Store) {
+async fn names_are_sorted_and_watched(store: &dyn Store, limits: &Limits) {
+    let called_so = match limits.any_name {
+        true => ["Z", "a", "b", "日本"],
+        false => ["0", "a", "b", "b-1"],
+    };
     let names = store.names();
     let mut reads = Reads::new();
     assert!(names.read(&mut reads).is_empty());
-    for name in ["b", "a", "日本", "Z"] {
+    for name in called_so.iter().rev() {
         store
             .put(&called(name), change("/a=>/b"), Only::Absent)
             .await
@@ -224,7 +275,7 @@ async fn names_are_sorted_and_watched(store: &dyn Store) {
         .collect();
     assert_eq!(
         seen.iter().map(String::as_str).collect::<Vec<_>>(),
-        ["Z", "a", "b", "日本"]
+        called_so
     );
     store
         .put(&called("a"), change("/a=>/c"), Only::Always)
@@ -297,41 +348,88 @@ async fn history_has_everything_and_survives_a_deletion(store: &dyn Store) {
     );
 }
 
-async fn ten_thousand_versions_are_one_namespace(store: &dyn Store) {
-    let ns = called("busy");
-    for i in 1..=10_000 {
+async fn many_versions_are_one_namespace(store: &dyn Store, limits: &Limits) {
+    let (ns, versions) = (called("busy"), limits.versions);
+    for i in 1..=versions {
         let stored = store
             .put(&ns, change(&format!("/v=>/{i}")), Only::Always)
             .await
             .unwrap();
         assert_eq!(stored.record.number, i);
     }
-    let history = store.history(&ns, Some(5_001), 3).await.unwrap();
-    let texts: Vec<_> = history
-        .iter()
-        .map(|record| record.text.as_deref().unwrap())
-        .collect();
-    assert_eq!(texts, ["/v=>/5000", "/v=>/4999", "/v=>/4998"]);
-    assert_eq!(
-        store.history(&ns, None, usize::MAX).await.unwrap().len(),
-        10_000
-    );
+    let texts = |records: Vec<Record>| -> Vec<String> {
+        let texts = records
+            .iter()
+            .map(|one| one.text.as_deref().unwrap().to_owned());
+        texts.collect()
+    };
+    let middle = versions - 5;
+    let some = store.history(&ns, Some(middle + 1), 3).await.unwrap();
+    let wanted = [middle, middle - 1, middle - 2].map(|i| format!("/v=>/{i}"));
+    assert_eq!(texts(some), wanted);
+    let all = store.history(&ns, None, usize::MAX).await.unwrap();
+    let kept = limits.kept.map_or(versions, |kept| versions.min(kept + 1));
+    assert_eq!(all.len() as u64, kept);
+    assert_eq!(texts(all)[0], format!("/v=>/{versions}"));
 }
 
-async fn large_dtabs_and_all_of_unicode_fit(store: &dyn Store) {
+async fn large_dtabs_and_all_of_unicode_fit_or_are_refused(store: &dyn Store, limits: &Limits) {
     let large: String = (0..20_000)
         .map(|i| format!("/svc/service-{i} => /#/io.l5d.k8s/default/http/x{i} ;\n"))
         .collect();
     assert!(large.len() > 1 << 20);
-    for name in ["large", "日本語の名前", "🦀", "a b%2Fc", &"é".repeat(126)] {
-        let stored = store
-            .put(&called(name), change(&large), Only::Always)
+    let odd = ["日本語の名前", "🦀", "a b%2Fc", "..", &"é".repeat(126)];
+    for name in odd {
+        let put = store
+            .put(&called(name), change("/a=>/b"), Only::Always)
+            .await;
+        if !limits.any_name {
+            let refused = put.unwrap_err();
+            assert!(
+                matches!(refused, StoreError::Refused(Refused::Name, _)),
+                "{refused}"
+            );
+            assert!(store.get(&called(name)).await.unwrap().is_none());
+            continue;
+        }
+        put.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let now = store.get(&called(name)).await.unwrap().unwrap();
+        assert_eq!(now.record.text.as_deref(), Some("/a=>/b"), "{name}");
+        assert!(store.names().get().contains(&called(name)), "{name}");
+        store
+            .put(&called(name), change("/a=>/c"), Only::Present)
             .await
             .unwrap();
-        assert_eq!(stored.dtab.len(), 20_000);
-        let now = store.get(&called(name)).await.unwrap().unwrap();
-        assert_eq!(now.record.text.as_deref(), Some(&*large));
+        let past = store.history(&called(name), Some(2), 9).await.unwrap();
+        assert_eq!(past[0].text.as_deref(), Some("/a=>/b"), "{name}");
     }
+    let ns = called("large");
+    store
+        .put(&ns, change("/a=>/b"), Only::Always)
+        .await
+        .unwrap();
+    let put = store.put(&ns, change(&large), Only::Always).await;
+    if limits.large {
+        assert_eq!(put.unwrap().dtab.len(), 20_000);
+        let now = store.get(&ns).await.unwrap().unwrap();
+        assert_eq!(now.record.text.as_deref(), Some(&*large));
+    } else {
+        let refused = put.unwrap_err();
+        assert!(
+            matches!(refused, StoreError::Refused(Refused::TooLarge, _)),
+            "{refused}"
+        );
+        let now = store.get(&ns).await.unwrap().unwrap();
+        assert_eq!(now.record.text.as_deref(), Some("/a=>/b"));
+    }
+    // What was replaced is in the history, however large.
+    store
+        .put(&ns, change("/a=>/d"), Only::Present)
+        .await
+        .unwrap();
+    let past = store.history(&ns, None, 9).await.unwrap();
+    let before = if limits.large { &*large } else { "/a=>/b" };
+    assert_eq!(past[1].text.as_deref(), Some(before));
 }
 
 /// Fills a store that is then opened again and given to [`after_a_restart`].
@@ -375,4 +473,61 @@ pub(super) async fn after_a_restart(store: &dyn Store) {
         .await
         .unwrap();
     assert_eq!(again.record.number, 3);
+}
+
+/// A storage that goes away: nothing is written, what is known stays, and writing works again when it is back.
+pub(super) async fn a_storage_that_is_away_takes_nothing_and_empties_nothing(
+    store: &dyn Store,
+    away: impl AsyncFnOnce(),
+    back: impl AsyncFnOnce(),
+) {
+    let ns = called("outage");
+    store
+        .put(&ns, change("/a=>/b"), Only::Always)
+        .await
+        .unwrap();
+    let (watch, names) = (store.watch(&ns), store.names());
+    away().await;
+    let refused = store
+        .put(&ns, change("/a=>/c"), Only::Always)
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
+    let unread = store.get(&ns).await.unwrap_err();
+    assert!(matches!(unread, StoreError::Unavailable(_)), "{unread}");
+    until_standing(store, |standing| matches!(standing, Standing::Lost(_))).await;
+    assert_eq!(text(&watch.read(&mut Reads::new())), "/a=>/b");
+    assert!(names.get().contains(&ns));
+    back().await;
+    until_standing(store, |standing| *standing == Standing::Good).await;
+    let again = async {
+        while store
+            .put(&ns, change("/a=>/d"), Only::Always)
+            .await
+            .is_err()
+        {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), again)
+        .await
+        .unwrap();
+    assert_eq!(text(&watch.read(&mut Reads::new())), "/a=>/d");
+}
+
+/// Waits until a watch shows that dtab, and says how long it took.
+pub(super) async fn until_shown(store: &dyn Store, namespace: &str, wanted: &str) -> Duration {
+    let (watch, began) = (store.watch(&called(namespace)), std::time::Instant::now());
+    let waits = async {
+        loop {
+            let mut reads = Reads::new();
+            if text(&watch.read(&mut reads)) == wanted {
+                return;
+            }
+            reads.changed().await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), waits).await;
+    waited.unwrap_or_else(|_| panic!("{wanted}: {}", text(&watch.read(&mut Reads::new()))));
+    began.elapsed()
 }

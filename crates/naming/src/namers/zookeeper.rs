@@ -1,6 +1,7 @@
 //! `io.l5d.serversets` and `io.l5d.zkLeader`: groups of nodes in ZooKeeper.
 //!
 //! `session` keeps a connection and puts questions, `wire` writes and reads the messages, `member` says what the nodes mean.
+//! [`client`] reads, follows and writes single nodes, for who keeps something in ZooKeeper.
 //! Here each name that is asked for has a task that reads its group and then waits for the watches it has set.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use super::followed::{Answer, Belief, Followed, Table, Unanswered, tell};
 use crate::namers::Dns;
 use crate::{Activity, Name, Namer, Reads};
 
+pub mod client;
 mod member;
 mod session;
 mod wire;

@@ -231,6 +231,16 @@ fn consul(at: &At<'_>, prefix: &Path) -> NamerSource {
 
 #[cfg(feature = "zookeeper")]
 fn zookeeper(at: &At<'_>, kind: ZkKind, prefix: Path) -> NamerSource {
+    NamerSource::ZooKeeper(ZkConfig {
+        prefix,
+        kind,
+        servers: zookeeper_servers(at),
+    })
+}
+
+/// `zkAddrs`.
+#[cfg(feature = "zookeeper")]
+pub(super) fn zookeeper_servers(at: &At<'_>) -> Vec<(Arc<str>, u16)> {
     let servers = at.get("zkAddrs");
     if servers.is_given() && servers.items().is_empty() {
         servers.error(
@@ -252,11 +262,7 @@ fn zookeeper(at: &At<'_>, kind: ZkKind, prefix: Path) -> NamerSource {
         let port = one.get("port").u16().unwrap_or(ZK_PORT);
         Some((text.into(), port))
     };
-    NamerSource::ZooKeeper(ZkConfig {
-        prefix,
-        kind,
-        servers: servers.items().iter().filter_map(server).collect(),
-    })
+    servers.items().iter().filter_map(server).collect()
 }
 
 fn rewrite(at: &At<'_>) -> Option<NamerSource> {

@@ -3,8 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use dtab::Dtab;
-use namerd::store::Namespace;
 use router::settings::ServerTls;
 use serde_json::Value as Json;
 
@@ -13,8 +11,9 @@ use super::keys::{Ty, store as keys};
 use super::problem::Problems;
 use super::read::Reading;
 use super::settings::{AdminSettings, NamerSettings};
+use super::storage::{self, StorageSettings};
 use super::validate::Validator;
-use super::yaml::{self, Node, Value};
+use super::yaml::{self, Node};
 use super::{At, Environment, names, tls, top};
 
 /// As Linkerd's namerd.
@@ -48,15 +47,6 @@ pub struct HttpSettings {
     pub addr: SocketAddr,
     /// With which certificates; none: plain HTTP.
     pub tls: Option<ServerTls>,
-}
-
-/// `storage`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum StorageSettings {
-    /// `file`.
-    File(PathBuf),
-    /// `io.l5d.inMemory`, with what is in it to begin with.
-    Memory(Vec<(Namespace, Dtab)>),
 }
 
 /// A file that has been read.
@@ -130,38 +120,13 @@ fn file(at: &At<'_>, environment: &Environment) -> Option<StoreConfig> {
     at.get("telemetry");
     Some(StoreConfig {
         admin,
-        storage: storage(&at.get("storage"))?,
+        storage: storage::storage(&at.get("storage"))?,
         namers,
         http,
         access: access(&rules, environment, certificates),
         audit_log: at.get("auditLog").string().map(Into::into),
         given: at.node()?.to_json(),
     })
-}
-
-fn storage(at: &At<'_>) -> Option<StorageSettings> {
-    at.get("experimental");
-    match at.tag("kind", "").as_str() {
-        "file" => Some(StorageSettings::File(at.get("path").string()?.into())),
-        "io.l5d.inMemory" => {
-            let namespaces = at.get("namespaces");
-            let Some(Value::Map(entries)) = namespaces.node().map(|node| &node.value) else {
-                return Some(StorageSettings::Memory(Vec::new()));
-            };
-            let dtabs = entries.iter().filter_map(|entry| {
-                let dtab = namespaces.get(&entry.key);
-                match Namespace::new(&entry.key) {
-                    Ok(name) => Some((name, dtab.dtab()?)),
-                    Err(error) => {
-                        dtab.error(error.to_string(), "give it another name");
-                        None
-                    }
-                }
-            });
-            Some(StorageSettings::Memory(dtabs.collect()))
-        }
-        _ => None,
-    }
 }
 
 /// Linkerd lets a router's namers have one prefix, but not namerd's.
@@ -229,6 +194,14 @@ fn http(interfaces: &[At<'_>], admin: SocketAddr, rules: bool) -> Vec<HttpSettin
 
 #[cfg(test)]
 mod tests {
+    #[cfg(feature = "zookeeper")]
+    use std::time::Duration;
+
+    use k8s::ApiTarget;
+    use namerd::store::consul::Consistency;
+    use namerd::store::etcd::EtcdConfig;
+    use namerd::store::kubernetes::{KubernetesConfig, Shape};
+
     use super::*;
     use crate::config::Purpose;
 
@@ -265,6 +238,81 @@ mod tests {
     }
 
     #[test]
+    fn storages_have_linkerds_defaults() {
+        let storage = |storage: &str| {
+            let source = format!("{HTTP}storage: {{{storage}}}\n");
+            read(&source).unwrap().config.storage
+        };
+        let kubernetes = |target, namespace: &str, shape| {
+            StorageSettings::Kubernetes(KubernetesConfig {
+                target,
+                namespace: namespace.to_owned(),
+                shape,
+            })
+        };
+        assert_eq!(
+            storage("kind: io.l5d.k8s, experimental: true"),
+            kubernetes(ApiTarget::Ambient, "default", Shape::Dtab)
+        );
+        assert_eq!(
+            storage("kind: io.rutter.k8s.configMap, port: 8001, namespace: l5d"),
+            kubernetes(
+                ApiTarget::configured(Some("localhost"), Some(8001)),
+                "l5d",
+                Shape::ConfigMap
+            )
+        );
+        let etcd = |members: &[&str], path_prefix: &str| {
+            StorageSettings::Etcd(EtcdConfig {
+                members: members.iter().map(|one| (*one).to_owned()).collect(),
+                path_prefix: path_prefix.to_owned(),
+            })
+        };
+        assert_eq!(
+            storage("kind: io.l5d.etcd, experimental: true"),
+            etcd(&["localhost:2379"], "/namerd/dtabs")
+        );
+        assert_eq!(
+            storage("kind: io.l5d.etcd, endpoints: ['a:1', '[::1]:2'], pathPrefix: /x"),
+            etcd(&["a:1", "[::1]:2"], "/x")
+        );
+        let StorageSettings::Consul(consul) = storage(
+            "kind: io.l5d.consul, token: t, datacenter: dc1, readConsistencyMode: stale, failFast: true, backoff: {kind: constant, ms: 5}",
+        ) else {
+            panic!("Consul");
+        };
+        assert_eq!(
+            (&*consul.host, consul.port, &*consul.path_prefix),
+            ("localhost", 8500, "namerd/dtabs")
+        );
+        assert_eq!(
+            (consul.token.as_deref(), consul.consistency),
+            (Some("t"), Consistency::Stale)
+        );
+        #[cfg(feature = "zookeeper")]
+        {
+            let StorageSettings::ZooKeeper(zk) = storage(
+                "kind: io.l5d.zk, zkAddrs: [{host: zk}], acls: [{scheme: world, id: anyone, perms: crwda}]",
+            ) else {
+                panic!("ZooKeeper");
+            };
+            assert_eq!((&*zk.path_prefix, zk.client.servers[0].1), ("/dtabs", 2181));
+            assert_eq!(
+                (zk.client.timeout, zk.client.acls[0].perms),
+                (Duration::from_secs(10), 31)
+            );
+            let wrong = format!(
+                "{HTTP}storage: {{kind: io.l5d.zk, zkAddrs: [{{host: zk}}], acls: [{{scheme: a, id: b, perms: rx}}]}}\n"
+            );
+            assert!(
+                read(&wrong)
+                    .unwrap_err()
+                    .contains("expected letters of `crwda`, found `rx`")
+            );
+        }
+    }
+
+    #[test]
     fn what_is_wrong_with_it_is_said() {
         let memory = "storage: {kind: io.l5d.inMemory}\n";
         for (source, want) in [
@@ -279,8 +327,16 @@ mod tests {
                 "io.l5d.mesh is not supported",
             ),
             (
-                format!("{HTTP}storage: {{kind: io.l5d.k8s}}\n"),
-                "io.l5d.k8s is not supported",
+                format!("{HTTP}storage: {{kind: io.l5d.etcd, endpoints: [etcd]}}\n"),
+                "expected a member of etcd as `host:port`, found `etcd`",
+            ),
+            (
+                format!("{HTTP}storage: {{kind: io.l5d.etcd, host: a, endpoints: ['b:1']}}\n"),
+                "put them all into `endpoints`",
+            ),
+            (
+                format!("{HTTP}storage: {{kind: io.l5d.etcd, tls: {{}}}}\n"),
+                "etcd is asked without TLS only",
             ),
             (
                 format!("{memory}interfaces: [{{kind: io.l5d.httpController, ip: 0.0.0.0}}]\n"),

@@ -9,9 +9,12 @@ use admin::{
 };
 use anyhow::Context as _;
 use namerd::change::noted::Noted;
-use namerd::store::{Audited, Change, FileStore, MemoryStore, Observed, Origin, Store};
+use namerd::store::{
+    Audited, Change, FileStore, MemoryStore, Observed, Origin, Standing, Store, consul, etcd,
+    kubernetes,
+};
 use namerd::{Api, ApiListener, Names};
-use naming::Reads;
+use naming::{Reads, Var};
 use serde_json::Value;
 use telemetry::log::LogHandle;
 use telemetry::metrics::Registry;
@@ -23,7 +26,8 @@ use super::sources::Sources;
 use super::{access, pages};
 use crate::config::Environment;
 use crate::config::settings::Config;
-use crate::config::store::{StorageSettings, StoreConfig};
+use crate::config::storage::StorageSettings;
+use crate::config::store::StoreConfig;
 
 /// Runs the store until `stop`, then ends its streams and finishes its requests.
 pub async fn run(
@@ -92,6 +96,8 @@ impl StoreProcess {
                 Arc::new(audited.with_context(failed)?)
             }
         };
+        let storage = readiness.condition("storage", "it has not answered yet");
+        control.spawn(report(store.standing(), storage));
         let sources = Sources::connect(&names_only(&config), None, &control, &registry).await?;
         sources.report_readiness(&readiness, &control);
         let names = Names::new(store.clone(), Arc::new(sources.local(Vec::new())));
@@ -193,7 +199,28 @@ fn open(settings: &StorageSettings) -> anyhow::Result<Arc<dyn Store>> {
             });
             Arc::new(MemoryStore::with(first))
         }
+        StorageSettings::Kubernetes(config) => kubernetes::open(config.clone(), &Handle::current()),
+        StorageSettings::Etcd(config) => {
+            etcd::open(config.clone(), &Handle::current()).map_err(anyhow::Error::msg)?
+        }
+        StorageSettings::Consul(config) => consul::open(config.clone(), &Handle::current()),
+        #[cfg(feature = "zookeeper")]
+        StorageSettings::ZooKeeper(config) => {
+            namerd::store::zookeeper::open(config.clone(), &Handle::current())
+        }
     })
+}
+
+/// Says whether the storage has ever answered; from then on what is known is served, whatever becomes of it.
+async fn report(standing: Var<Standing>, ready: Condition) {
+    loop {
+        let mut reads = Reads::new();
+        match &*standing.read(&mut reads) {
+            Standing::Awaited(why) => ready.unmet(&**why),
+            Standing::Good | Standing::Lost(_) => return ready.met("answers"),
+        }
+        reads.changed().await;
+    }
 }
 
 /// What namers need of a router's configuration.

@@ -1,7 +1,7 @@
 //! A connection to one of ZooKeeper's servers, which is made again whenever it breaks.
 //!
-//! Who only reads has nothing in ZooKeeper that hangs on a session. So a new connection is a new session, and everything is
-//! asked anew: there is no state of watches that two sides have to agree upon.
+//! Nothing of ours in ZooKeeper hangs on a session. So a new connection is a new session, and everything is asked anew: there
+//! is no state of watches that two sides have to agree upon.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -50,6 +50,15 @@ pub(super) struct Standing {
     pub(super) problem: Option<Arc<str>>,
 }
 
+/// Who connects.
+#[derive(Clone, Default)]
+pub(super) struct Identity {
+    /// A scheme, and what it takes.
+    pub(super) auth: Option<(String, String)>,
+    /// The longest silence that is asked for.
+    pub(super) timeout: Option<Duration>,
+}
+
 /// Keeps a connection to one of these servers, as long as it is held.
 pub(super) struct Session {
     standing: watch::Receiver<Standing>,
@@ -58,8 +67,14 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(servers: Vec<Server>, control: &Handle) -> Self {
+        Self::having(Identity::default(), servers, control)
+    }
+
+    /// A session of somebody.
+    pub(super) fn having(identity: Identity, servers: Vec<Server>, control: &Handle) -> Self {
         let (writer, standing) = watch::channel(Standing::default());
-        let task = control.spawn(keep(servers, writer)).abort_handle();
+        let task = control.spawn(keep(identity, servers, writer));
+        let task = task.abort_handle();
         Self { standing, task }
     }
 
@@ -77,7 +92,24 @@ impl Drop for Session {
 /// Puts questions to the server; a cheap handle.
 #[derive(Clone)]
 pub(super) struct Connection {
-    questions: mpsc::UnboundedSender<Question>,
+    asked: mpsc::UnboundedSender<Asked>,
+}
+
+enum Asked {
+    Question(Question),
+    Command(Command),
+}
+
+/// Anything that sets no watch.
+struct Command {
+    message: Box<dyn FnOnce(i32) -> BytesMut + Send>,
+    answer: oneshot::Sender<Result<Option<Bytes>, WireError>>,
+}
+
+/// Who waits for an answer.
+enum Waiting {
+    Question(Question),
+    Command(oneshot::Sender<Result<Option<Bytes>, WireError>>),
 }
 
 struct Question {
@@ -117,18 +149,26 @@ impl Connection {
             answer,
         };
         // When the connection is gone the question is dropped, and with it the answer.
-        _ = self.questions.send(question);
+        _ = self.asked.send(Asked::Question(question));
+        Pending(pending)
+    }
+
+    /// Sends a message, which is told its number.
+    pub(super) fn send(&self, message: impl FnOnce(i32) -> BytesMut + Send + 'static) -> Pending {
+        let (answer, pending) = oneshot::channel();
+        let message = Box::new(message);
+        _ = self.asked.send(Asked::Command(Command { message, answer }));
         Pending(pending)
     }
 
     /// Resolves when the connection is gone.
     pub(super) async fn gone(&self) {
-        self.questions.closed().await;
+        self.asked.closed().await;
     }
 }
 
 /// Connects, again and again.
-async fn keep(mut servers: Vec<Server>, standing: watch::Sender<Standing>) {
+async fn keep(identity: Identity, mut servers: Vec<Server>, standing: watch::Sender<Standing>) {
     let all: Vec<_> = servers.iter().map(shown).collect();
     let all = all.join(",");
     let mut failures = 0;
@@ -137,16 +177,16 @@ async fn keep(mut servers: Vec<Server>, standing: watch::Sender<Standing>) {
         fastrand::shuffle(&mut servers);
         let mut problem = String::new();
         for server in &servers {
-            let ended = match timeout(CONNECT, connect(server)).await {
+            let ended = match timeout(CONNECT, connect(&identity, server)).await {
                 Err(_) => format!("no answer within {CONNECT:?}"),
                 Ok(Err(error)) => error,
                 Ok(Ok(link)) => {
                     if failures > 0 {
                         info!(server = %shown(server), "connected to ZooKeeper again");
                     }
-                    let (questions, asked) = mpsc::unbounded_channel();
+                    let (ask, asked) = mpsc::unbounded_channel();
                     standing.send_replace(Standing {
-                        connection: Some(Connection { questions }),
+                        connection: Some(Connection { asked: ask }),
                         problem: None,
                     });
                     let began = Instant::now();
@@ -186,14 +226,15 @@ fn shown((host, port): &Server) -> String {
     }
 }
 
-async fn connect((host, port): &Server) -> Result<Link, String> {
+async fn connect(identity: &Identity, (host, port): &Server) -> Result<Link, String> {
     let stream = TcpStream::connect((&**host, *port)).await;
     let mut stream = stream.map_err(|error| error.to_string())?;
     // A question is small, and somebody waits for its answer.
     stream
         .set_nodelay(true)
         .map_err(|error| error.to_string())?;
-    let asked = i32::try_from(SESSION.as_millis()).expect("ten seconds");
+    let asked = identity.timeout.unwrap_or(SESSION).as_millis();
+    let asked = i32::try_from(asked).unwrap_or(i32::MAX);
     let sent = stream.write_all(&wire::connect(asked)).await;
     sent.map_err(|error| error.to_string())?;
     let mut read = BytesMut::new();
@@ -208,6 +249,10 @@ async fn connect((host, port): &Server) -> Result<Link, String> {
         }
     };
     let granted = wire::connected(first).map_err(|error| error.to_string())?;
+    if let Some((scheme, secret)) = &identity.auth {
+        let sent = stream.write_all(&wire::auth(scheme, secret)).await;
+        sent.map_err(|error| error.to_string())?;
+    }
     Ok(Link {
         stream,
         read,
@@ -226,7 +271,7 @@ struct Link {
 
 impl Link {
     /// Asks and tells until the connection breaks, and why it did.
-    async fn run(self, mut asked: mpsc::UnboundedReceiver<Question>) -> String {
+    async fn run(self, mut asked: mpsc::UnboundedReceiver<Asked>) -> String {
         let Self {
             stream,
             mut read,
@@ -249,10 +294,10 @@ impl Link {
                     Err(error) => Err(error.to_string()),
                 },
                 question = asked.recv() => match question {
-                    Some(question) => {
-                        talk.ask(question);
+                    Some(first) => {
+                        talk.take(first);
                         while let Ok(more) = asked.try_recv() {
-                            talk.ask(more);
+                            talk.take(more);
                         }
                         talk.flush(silence).await
                     }
@@ -283,7 +328,7 @@ struct Talk<W = OwnedWriteHalf> {
     out: BytesMut,
     number: i32,
     /// Answers come in the order of the questions.
-    open: VecDeque<(i32, Option<Question>)>,
+    open: VecDeque<(i32, Option<Waiting>)>,
     watches: HashMap<(Watched, String), Vec<mpsc::UnboundedSender<Event>>>,
 }
 
@@ -298,13 +343,24 @@ impl<W: AsyncWriteExt + Unpin> Talk<W> {
         }
     }
 
+    fn take(&mut self, asked: Asked) {
+        match asked {
+            Asked::Question(question) => self.ask(question),
+            Asked::Command(Command { message, answer }) => {
+                let number = self.say(message);
+                self.wait(number, Waiting::Command(answer));
+            }
+        }
+    }
+
     fn ask(&mut self, question: Question) {
         let number = self.say(|number| wire::question(number, question.op, &question.path));
-        self.open
-            .back_mut()
-            .filter(|one| one.0 == number)
-            .expect("it was just put there")
-            .1 = Some(question);
+        self.wait(number, Waiting::Question(question));
+    }
+
+    fn wait(&mut self, number: i32, who: Waiting) {
+        let last = self.open.back_mut().filter(|one| one.0 == number);
+        last.expect("it was just put there").1 = Some(who);
     }
 
     /// Writes a message that will be answered.
@@ -345,8 +401,13 @@ impl<W: AsyncWriteExt + Unpin> Talk<W> {
         let Some((_, question)) = self.open.pop_front().filter(|open| open.0 == number) else {
             return Err(WireError::Code(number));
         };
-        let Some(question) = question else {
-            return Ok(());
+        let question = match question {
+            None => return Ok(()),
+            Some(Waiting::Question(question)) => question,
+            Some(Waiting::Command(waits)) => {
+                _ = waits.send(answer);
+                return Ok(());
+            }
         };
         // The server has set its watch when there is a node, or when just that was asked.
         if matches!(answer, Ok(Some(_))) || question.op == Op::Exists && answer == Ok(None) {
@@ -374,7 +435,11 @@ impl<W: AsyncWriteExt + Unpin> Talk<W> {
 
     /// Takes back the watches that nobody is told of, so that names that were asked for once do not fill the server.
     fn purge(&mut self) {
-        let open: Vec<_> = self.open.iter().filter_map(|one| one.1.as_ref()).collect();
+        let open = self.open.iter().filter_map(|one| match &one.1 {
+            Some(Waiting::Question(question)) => Some(question),
+            Some(Waiting::Command(_)) | None => None,
+        });
+        let open: Vec<_> = open.collect();
         // A watch that is being set anew would be taken back with the old one.
         let asked = |path: &str| open.iter().any(|question| question.path == path);
         let mut unused = Vec::new();

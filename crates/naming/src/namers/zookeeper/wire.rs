@@ -1,4 +1,4 @@
-//! ZooKeeper's messages, as far as somebody needs them who only reads: as `zookeeper.jute` of its sources describes them.
+//! ZooKeeper's messages, as far as they are used: as `zookeeper.jute` of its sources describes them.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -7,6 +7,7 @@ const LONGEST: usize = 16 << 20;
 /// The numbers that mark an event, and the answer to a ping.
 const EVENT: i32 = -1;
 const PING: i32 = -2;
+const AUTH: i32 = -4;
 const PASSWORD: [u8; 16] = [0; 16];
 
 /// What is asked.
@@ -85,6 +86,8 @@ pub(super) enum WireError {
     Refused,
     #[error("not allowed to read there: it must be readable by everybody (`world:anyone`)")]
     NotAllowed,
+    #[error("it does not know who we are (`authInfo`)")]
+    Unknown,
     #[error("it answers with error {0}")]
     Code(i32),
 }
@@ -146,6 +149,26 @@ pub(super) fn ping() -> BytesMut {
     })
 }
 
+/// Who we are; answered like a ping, or by the end of the connection.
+pub(super) fn auth(scheme: &str, secret: &str) -> BytesMut {
+    framed(|out| {
+        out.put_i32(AUTH);
+        out.put_i32(100);
+        out.put_i32(0);
+        put_buffer(out, scheme.as_bytes());
+        put_buffer(out, secret.as_bytes());
+    })
+}
+
+/// Any other message that is answered; `code` says what it is.
+pub(super) fn command(number: i32, code: i32, put: impl FnOnce(&mut BytesMut)) -> BytesMut {
+    framed(|out| {
+        out.put_i32(number);
+        out.put_i32(code);
+        put(out);
+    })
+}
+
 /// One whole message out of what was read, if there is one.
 pub(super) fn message(read: &mut BytesMut) -> Result<Option<Bytes>, WireError> {
     let Some(length) = read.get(..4) else {
@@ -170,7 +193,8 @@ pub(super) fn received(mut body: Bytes) -> Result<Received, WireError> {
     body.advance(8); // the transaction
     let code = body.get_i32();
     match number {
-        PING => Ok(Received::Pong),
+        AUTH if code != 0 => Err(WireError::Unknown),
+        PING | AUTH => Ok(Received::Pong),
         EVENT => event(body).map(Received::Event),
         number => Ok(Received::Answer(
             number,
@@ -202,6 +226,35 @@ pub(super) fn data(mut body: Bytes) -> Result<Bytes, WireError> {
     take_buffer(&mut body)
 }
 
+/// What ZooKeeper says of a node beside what stands in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// The transaction that changed it last.
+    pub changed: u64,
+    /// How often it was changed since it was made.
+    pub version: i32,
+    /// The transaction that made or deleted a child last.
+    pub children: u64,
+}
+
+/// A node's state, as it stands at the end of an answer.
+pub(super) fn stat(body: &Bytes) -> Result<Stat, WireError> {
+    const LENGTH: usize = 68;
+    let from = body.len().checked_sub(LENGTH).ok_or(WireError::Short)?;
+    let mut body = body.slice(from..);
+    body.advance(8); // the transaction that made it
+    let changed = body.get_u64();
+    body.advance(16); // times
+    let version = body.get_i32();
+    body.advance(24); // other versions, an owner, sizes
+    let children = body.get_u64();
+    Ok(Stat {
+        changed,
+        version,
+        children,
+    })
+}
+
 /// The names in the answer to [`Op::Children`].
 pub(super) fn children(mut body: Bytes) -> Result<Vec<String>, WireError> {
     let count = take_i32(&mut body)?;
@@ -212,13 +265,13 @@ fn framed(put: impl FnOnce(&mut BytesMut)) -> BytesMut {
     let mut out = BytesMut::with_capacity(64);
     out.put_i32(0);
     put(&mut out);
-    let length = i32::try_from(out.len() - 4).expect("a path is shorter than 2 GiB");
+    let length = i32::try_from(out.len() - 4).expect("what is sent is shorter than 2 GiB");
     out[..4].copy_from_slice(&length.to_be_bytes());
     out
 }
 
-fn put_buffer(out: &mut BytesMut, bytes: &[u8]) {
-    out.put_i32(i32::try_from(bytes.len()).expect("a path is shorter than 2 GiB"));
+pub(super) fn put_buffer(out: &mut BytesMut, bytes: &[u8]) {
+    out.put_i32(i32::try_from(bytes.len()).expect("what is sent is shorter than 2 GiB"));
     out.put_slice(bytes);
 }
 

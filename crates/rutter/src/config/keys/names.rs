@@ -286,7 +286,7 @@ static ZK: Section = Section {
     removed: &[],
 };
 #[cfg(feature = "zookeeper")]
-static ZK_SERVER: Section = Section {
+pub(super) static ZK_SERVER: Section = Section {
     title: "a server of zkAddrs",
     keys: &[
         Key::required("host", Ty::Text, "Its name or address."),

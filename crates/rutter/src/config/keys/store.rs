@@ -3,7 +3,6 @@
 use super::{Effect, Key, Kinds, Section, Ty, access, kind, names, refused, report, router, top};
 
 const NOT_YET: &str = "not in this version; routers read the interface io.l5d.httpController with the interpreter io.l5d.namerd.http";
-const NO_STORAGE: &str = "not in this version; use `file`, which keeps every version in one file";
 
 /// The whole file.
 pub static FILE: Section = Section {
@@ -12,7 +11,7 @@ pub static FILE: Section = Section {
         Key::required(
             "storage",
             Ty::Kinds(&STORAGES),
-            "Where dtabs are kept: `kind: file` with a `path`, or `kind: io.l5d.inMemory`.",
+            "Where dtabs are kept: `kind: file` with a `path` for one store; `io.l5d.k8s`, `io.l5d.etcd` or another for several that serve together.",
         ),
         Key::required(
             "interfaces",
@@ -79,10 +78,37 @@ static STORAGES: Kinds = Kinds {
             "One file with every version that ever was. Not in Linkerd 1.",
         ),
         kind("io.l5d.inMemory", &IN_MEMORY, "Gone when the process ends."),
-        refused("io.l5d.k8s", NO_STORAGE),
-        refused("io.l5d.etcd", NO_STORAGE),
-        refused("io.l5d.consul", NO_STORAGE),
-        refused("io.l5d.zk", NO_STORAGE),
+        kind(
+            "io.l5d.k8s",
+            &K8S,
+            "Objects of the kind DTab (`dtabs.l5d.io`), as in Linkerd's namerd; several replicas serve together.",
+        ),
+        kind(
+            "io.rutter.k8s.configMap",
+            &K8S,
+            "ConfigMaps with the label `rutter.io/storage: dtab`, one for each namespace, the dtab under their key `dtab`. Not in Linkerd 1.",
+        ),
+        kind(
+            "io.l5d.etcd",
+            &ETCD,
+            "Keys of etcd, by the API of version 3; several replicas serve together.",
+        ),
+        kind(
+            "io.l5d.consul",
+            &CONSUL,
+            "Keys of Consul, as in Linkerd's namerd; several replicas serve together.",
+        ),
+        #[cfg(feature = "zookeeper")]
+        kind(
+            "io.l5d.zk",
+            &ZK,
+            "Nodes of ZooKeeper, as in Linkerd's namerd; several replicas serve together.",
+        ),
+        #[cfg(not(feature = "zookeeper"))]
+        super::not_built(
+            "io.l5d.zk",
+            "it was built without the cargo feature `zookeeper`",
+        ),
     ],
 };
 static ANY_STORAGE: Section = Section {
@@ -115,6 +141,196 @@ static IN_MEMORY: Section = Section {
         "Dtabs to begin with, by namespace.",
     )],
     also: &[&ANY_STORAGE],
+    removed: &[],
+};
+static K8S: Section = Section {
+    title: "io.l5d.k8s, io.rutter.k8s.configMap",
+    keys: &[
+        Key::new(
+            "host",
+            Ty::Text,
+            "localhost (outside a pod, without a kubeconfig)",
+            "Where a `kubectl proxy` listens. With neither `host` nor `port`, the API server is asked itself: inside a pod its cluster's, else the one of the kubeconfig (`KUBECONFIG`, `~/.kube/config`).",
+        ),
+        Key::new(
+            "port",
+            Ty::Port,
+            "8001 (outside a pod, without a kubeconfig)",
+            "And its port.",
+        ),
+        Key::new(
+            "namespace",
+            Ty::Text,
+            "default",
+            "The namespace of Kubernetes in which the objects are.",
+        ),
+    ],
+    also: &[&ANY_STORAGE],
+    removed: &[],
+};
+static ETCD: Section = Section {
+    title: "io.l5d.etcd",
+    keys: &[
+        Key::new("host", Ty::Text, "localhost", "A member of etcd."),
+        Key::new("port", Ty::Port, "2379", "And its port for clients."),
+        Key::new(
+            "endpoints",
+            Ty::List(&Ty::Text),
+            "`host` and `port`",
+            "All members, each as `host:port`; the next one is asked when one does not answer.",
+        )
+        .but(Effect::Ours),
+        Key::new(
+            "pathPrefix",
+            Ty::Path,
+            "/namerd/dtabs",
+            "What keys begin with; past versions are at the same with `.history` behind it.",
+        ),
+        Key::new("tls", Ty::Section(&super::NO_KEYS), "none", "TLS to etcd.").but(Effect::Refused(
+            "etcd is asked without TLS only in this version: give the store a proxy that has its certificate",
+        )),
+    ],
+    also: &[&ANY_STORAGE],
+    removed: &[],
+};
+static CONSUL: Section = Section {
+    title: "io.l5d.consul",
+    keys: &[
+        Key::new("host", Ty::Text, "localhost", "A Consul agent."),
+        Key::new("port", Ty::Port, "8500", "The port of its HTTP API."),
+        Key::new(
+            "pathPrefix",
+            Ty::Path,
+            "/namerd/dtabs",
+            "What keys begin with; past versions are at the same with `.history` behind it.",
+        ),
+        Key::new("token", Ty::Text, "none", "Sent as `X-Consul-Token`."),
+        Key::new(
+            "datacenter",
+            Ty::Text,
+            "the agent's",
+            "The data centre whose keys are meant.",
+        ),
+        Key::new(
+            "readConsistencyMode",
+            Ty::OneOf(&["default", "stale", "consistent"]),
+            "default",
+            "How consistent the answers are with which dtabs are followed. With `stale`, single questions are asked `consistent`.",
+        ),
+        Key::new(
+            "writeConsistencyMode",
+            Ty::OneOf(&["default", "stale", "consistent"]),
+            "default",
+            "Of Linkerd 1's requests that write.",
+        )
+        .but(Effect::Ignored("Consul's leader does every write")),
+        Key::new(
+            "failFast",
+            Ty::Bool,
+            "false",
+            "Linkerd 1 then marks an agent that refuses connections as dead.",
+        )
+        .but(Effect::Ignored(
+            "an agent that fails is asked again after 100 ms to 3 s",
+        )),
+        Key::new(
+            "backoff",
+            Ty::Section(&CONSUL_BACKOFF),
+            "100 ms to 3 s",
+            "Waits between two attempts.",
+        )
+        .but(Effect::Ignored(
+            "an agent that fails is asked again after 100 ms to 3 s",
+        )),
+        Key::new(
+            "tls",
+            Ty::Section(&super::NO_KEYS),
+            "none",
+            "HTTPS to Consul.",
+        )
+        .but(Effect::Refused(
+            "Consul is asked by plain HTTP only: use the agent on the node",
+        )),
+    ],
+    also: &[&ANY_STORAGE],
+    removed: &[],
+};
+static CONSUL_BACKOFF: Section = Section {
+    title: "backoff of io.l5d.consul",
+    keys: &[
+        Key::new(
+            "kind",
+            Ty::OneOf(&["constant", "jittered"]),
+            "",
+            "Which sort.",
+        ),
+        Key::new("ms", Ty::Millis, "", "Of a constant one."),
+        Key::new("minMs", Ty::Millis, "", "Of a jittered one."),
+        Key::new("maxMs", Ty::Millis, "", "Of a jittered one."),
+    ],
+    also: &[],
+    removed: &[],
+};
+#[cfg(feature = "zookeeper")]
+static ZK: Section = Section {
+    title: "io.l5d.zk",
+    keys: &[
+        Key::required(
+            "zkAddrs",
+            Ty::List(&Ty::Section(&names::ZK_SERVER)),
+            "ZooKeeper's servers, at least one. A store is connected to one of them at a time.",
+        ),
+        Key::new(
+            "pathPrefix",
+            Ty::Path,
+            "/dtabs",
+            "The node above those of namespaces; past versions are at the same with `.history` behind it.",
+        ),
+        Key::new(
+            "sessionTimeoutMs",
+            Ty::Count(1_000, 600_000),
+            "10000",
+            "After as long without a word a connection is lost; the server may shorten it.",
+        ),
+        Key::new(
+            "authInfo",
+            Ty::Section(&ZK_AUTH),
+            "none",
+            "Who the store is for ZooKeeper.",
+        ),
+        Key::new(
+            "acls",
+            Ty::List(&Ty::Section(&ZK_ACL)),
+            "everybody may do all",
+            "Who may do what with the nodes that the store makes.",
+        ),
+    ],
+    also: &[&ANY_STORAGE],
+    removed: &[],
+};
+#[cfg(feature = "zookeeper")]
+static ZK_AUTH: Section = Section {
+    title: "authInfo of io.l5d.zk",
+    keys: &[
+        Key::required("scheme", Ty::Text, "Such as `digest`."),
+        Key::required("auth", Ty::Text, "What it takes, such as `name:password`."),
+    ],
+    also: &[],
+    removed: &[],
+};
+#[cfg(feature = "zookeeper")]
+static ZK_ACL: Section = Section {
+    title: "acls of io.l5d.zk",
+    keys: &[
+        Key::required("scheme", Ty::Text, "Such as `world` or `digest`."),
+        Key::required("id", Ty::Text, "Such as `anyone`."),
+        Key::required(
+            "perms",
+            Ty::Text,
+            "Letters of `crwda`: create, read, write, delete, administer.",
+        ),
+    ],
+    also: &[],
     removed: &[],
 };
 
