@@ -1,4 +1,4 @@
-//! The listener of the API: who may take how long, and how it ends.
+//! The listener of an interface: who may take how long, and how it ends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::Api;
+use crate::mesh::Mesh;
+use crate::thriftmux::ThriftMux;
 
 /// A head must be there after this.
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -27,7 +29,18 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Between two failures of `accept`.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// An open port of the API.
+/// What a port serves.
+#[derive(Clone)]
+pub enum Interface {
+    /// `io.l5d.httpController`.
+    Http(Api),
+    /// `io.l5d.mesh`.
+    Mesh(Mesh),
+    /// `io.l5d.thriftNameInterpreter`.
+    Thrift(ThriftMux),
+}
+
+/// An open port of an interface.
 pub struct ApiListener {
     listener: TcpListener,
     addr: SocketAddr,
@@ -47,7 +60,7 @@ impl ApiListener {
     }
 
     /// Serves until `stop`; then requests under way are answered, and streams end. The caller bounds that time.
-    pub async fn serve(self, api: Api, stop: CancellationToken) {
+    pub async fn serve(self, interface: Interface, stop: CancellationToken) {
         let connections = TaskTracker::new();
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
@@ -66,7 +79,7 @@ impl ApiListener {
                 tracing::warn!(%peer, limit = CONNECTIONS, "too many connections, this one is closed");
                 continue;
             };
-            let connection = connection(stream, peer, api.clone(), stop.clone());
+            let connection = connection(stream, peer, interface.clone(), stop.clone());
             connections.spawn(async move {
                 connection.await;
                 drop(permit);
@@ -78,8 +91,21 @@ impl ApiListener {
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, api: Api, stop: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    interface: Interface,
+    stop: CancellationToken,
+) {
     prepare(&stream);
+    match interface {
+        Interface::Http(api) => http(stream, peer, api, stop).await,
+        Interface::Mesh(mesh) => mesh.serve(stream, peer).await,
+        Interface::Thrift(thrift) => thrift.serve(stream, peer).await,
+    }
+}
+
+async fn http(stream: TcpStream, peer: SocketAddr, api: Api, stop: CancellationToken) {
     let service = service_fn(move |request| {
         let api = api.clone();
         async move { Ok::<_, std::convert::Infallible>(api.handle(request, peer).await) }

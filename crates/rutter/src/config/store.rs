@@ -17,8 +17,12 @@ use super::{At, Environment, names, top};
 
 /// As Linkerd's namerd.
 const ADMIN_PORT: u16 = 9991;
-/// As Linkerd's namerd.
-const HTTP_PORT: u16 = 4180;
+/// As Linkerd's namerd: the kinds of interfaces and their ports.
+const INTERFACES: [(&str, InterfaceKind, u16); 3] = [
+    ("io.l5d.httpController", InterfaceKind::Http, 4180),
+    ("io.l5d.mesh", InterfaceKind::Mesh, 4321),
+    ("io.l5d.thriftNameInterpreter", InterfaceKind::Thrift, 4100),
+];
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,10 +33,21 @@ pub struct StoreConfig {
     pub storage: StorageSettings,
     /// In the file's order; the last one is asked first.
     pub namers: Vec<NamerSettings>,
-    /// Where the HTTP API listens; at least one.
-    pub http: Vec<SocketAddr>,
+    /// What is served where; at least one.
+    pub interfaces: Vec<(InterfaceKind, SocketAddr)>,
     /// Keys that were given, as JSON: `/config.json`.
     pub given: Json,
+}
+
+/// The `kind` of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterfaceKind {
+    /// `io.l5d.httpController`.
+    Http,
+    /// `io.l5d.mesh`.
+    Mesh,
+    /// `io.l5d.thriftNameInterpreter`.
+    Thrift,
 }
 
 /// `storage`.
@@ -106,13 +121,13 @@ fn file(at: &At<'_>, environment: &Environment) -> Option<StoreConfig> {
     }
     let namers = namers(&at.get("namers"), environment);
     let admin = top::admin(&at.get("admin"), ADMIN_PORT);
-    let http = http(&interfaces.items(), admin.addr);
+    let interfaces = listeners(&interfaces.items(), admin.addr);
     at.get("telemetry");
     Some(StoreConfig {
         admin,
         storage: storage(&at.get("storage"))?,
         namers,
-        http,
+        interfaces,
         given: at.node()?.to_json(),
     })
 }
@@ -166,18 +181,24 @@ fn namers(at: &At<'_>, environment: &Environment) -> Vec<NamerSettings> {
     namers
 }
 
-fn http(interfaces: &[At<'_>], admin: SocketAddr) -> Vec<SocketAddr> {
+fn listeners(interfaces: &[At<'_>], admin: SocketAddr) -> Vec<(InterfaceKind, SocketAddr)> {
     let mut taken = vec![(admin, "the admin port".to_owned())];
+    let mut listeners = Vec::new();
     for at in interfaces {
-        if at.tag("kind", "") != "io.l5d.httpController" {
+        let named = at.tag("kind", "");
+        let Some((_, kind, port)) = INTERFACES.into_iter().find(|(name, ..)| *name == named) else {
             continue;
-        }
+        };
         let ip = at.get("ip").ip().unwrap_or(top::LOOPBACK);
-        let addr = SocketAddr::new(ip, at.get("port").u16().unwrap_or(HTTP_PORT));
+        let addr = SocketAddr::new(ip, at.get("port").u16().unwrap_or(port));
         let open = at.get("allowAnonymous").bool().unwrap_or(false);
+        let may = match kind {
+            InterfaceKind::Http => "change every dtab",
+            InterfaceKind::Mesh | InterfaceKind::Thrift => "read every dtab and every address",
+        };
         if !ip.is_loopback() && !open {
             at.error(
-                format!("{addr} is no loopback address, and whoever reaches it could change every dtab: there is no authentication in this version"),
+                format!("{addr} is no loopback address, and whoever reaches it could {may}: there is no authentication in this version"),
                 "add the line `allowAnonymous: true` to this interface if the network keeps others away, or listen on 127.0.0.1",
             );
         }
@@ -188,8 +209,9 @@ fn http(interfaces: &[At<'_>], admin: SocketAddr) -> Vec<SocketAddr> {
             );
         }
         taken.push((addr, at.path().to_owned()));
+        listeners.push((kind, addr));
     }
-    taken.into_iter().skip(1).map(|(addr, _)| addr).collect()
+    listeners
 }
 
 #[cfg(test)]
@@ -210,12 +232,16 @@ mod tests {
     #[test]
     fn linkerds_file_is_read_with_its_defaults() {
         let source = format!(
-            "{HTTP}storage: {{kind: io.l5d.inMemory, namespaces: {{default: '/svc => /a', 日本: ''}}}}\n"
+            "interfaces: [{{kind: io.l5d.httpController}}, {{kind: io.l5d.mesh}}, {{kind: io.l5d.thriftNameInterpreter}}]\nstorage: {{kind: io.l5d.inMemory, namespaces: {{default: '/svc => /a', 日本: ''}}}}\n"
         );
         assert!(is_store(&source));
         let config = read(&source).unwrap().config;
         assert_eq!(config.admin.addr.to_string(), "127.0.0.1:9991");
-        assert_eq!(config.http[0].to_string(), "127.0.0.1:4180");
+        let shown = format!("{:?}", config.interfaces);
+        assert_eq!(
+            shown,
+            "[(Http, 127.0.0.1:4180), (Mesh, 127.0.0.1:4321), (Thrift, 127.0.0.1:4100)]"
+        );
         let StorageSettings::Memory(namespaces) = config.storage else {
             panic!("in memory");
         };
@@ -240,8 +266,8 @@ mod tests {
                 "one or more interfaces must be specified",
             ),
             (
-                format!("{memory}interfaces: [{{kind: io.l5d.mesh}}]\n"),
-                "io.l5d.mesh is not supported",
+                format!("{memory}interfaces: [{{kind: io.l5d.destination}}]\n"),
+                "io.l5d.destination is not supported",
             ),
             (
                 format!("{HTTP}storage: {{kind: io.l5d.k8s}}\n"),

@@ -9,7 +9,7 @@ use admin::{
 };
 use anyhow::Context as _;
 use namerd::store::{Change, FileStore, MemoryStore, Observed, Origin, Store};
-use namerd::{Api, ApiListener, Names};
+use namerd::{Api, ApiListener, Interface, Mesh, Names, ThriftMux};
 use naming::Reads;
 use serde_json::Value;
 use telemetry::log::LogHandle;
@@ -22,7 +22,7 @@ use super::pages;
 use super::sources::Sources;
 use crate::config::Environment;
 use crate::config::settings::Config;
-use crate::config::store::{StorageSettings, StoreConfig};
+use crate::config::store::{InterfaceKind, StorageSettings, StoreConfig};
 
 /// Runs the store until `stop`, then ends its streams and finishes its requests.
 pub async fn run(
@@ -99,15 +99,28 @@ impl StoreProcess {
         let stop_http = CancellationToken::new();
         let listeners = TaskTracker::new();
         let mut http = Vec::new();
-        for &addr in &config.http {
+        for &(kind, addr) in &config.interfaces {
             let listener = ApiListener::bind(addr)
                 .await
-                .with_context(|| format!("io.l5d.httpController cannot listen on {addr}"))?;
+                .with_context(|| format!("the interface {kind:?} cannot listen on {addr}"))?;
             let addr = listener.addr();
-            tracing::info!(%addr, "serving dtabs to everybody who reaches this address: there is no authentication");
-            http.push(addr);
-            let api = Api::new(store.clone(), names.clone(), stop_http.clone());
-            listeners.spawn(listener.serve(api, stop_http.clone()));
+            let (store, names, stop) = (store.clone(), names.clone(), stop_http.clone());
+            let interface = match kind {
+                InterfaceKind::Http => {
+                    tracing::info!(%addr, "serving dtabs to everybody who reaches this address: there is no authentication");
+                    http.push(addr);
+                    Interface::Http(Api::new(store, names, stop))
+                }
+                InterfaceKind::Mesh => {
+                    tracing::info!(%addr, "serving names to everybody who reaches this address by io.l5d.mesh");
+                    Interface::Mesh(Mesh::new(store, names, stop))
+                }
+                InterfaceKind::Thrift => {
+                    tracing::info!(%addr, "serving names to everybody who reaches this address by ThriftMux");
+                    Interface::Thrift(ThriftMux::new(store, names, stop))
+                }
+            };
+            listeners.spawn(listener.serve(interface, stop_http.clone()));
         }
         listeners.close();
         serving.met("open");

@@ -2,7 +2,6 @@
 
 use super::{Effect, Key, Kinds, Section, Ty, kind, names, refused, report, router, top};
 
-const NOT_YET: &str = "not in this version; routers read the interface io.l5d.httpController with the interpreter io.l5d.namerd.http";
 const NO_STORAGE: &str = "not in this version; use `file`, which keeps every version in one file";
 
 /// The whole file.
@@ -115,8 +114,16 @@ static INTERFACES: Kinds = Kinds {
             &HTTP,
             "Linkerd's HTTP API, for namerctl, `rutter namerctl` and the interpreter io.l5d.namerd.http. Port 4180.",
         ),
-        refused("io.l5d.mesh", NOT_YET),
-        refused("io.l5d.thriftNameInterpreter", NOT_YET),
+        kind(
+            "io.l5d.mesh",
+            &MESH,
+            "Linkerd's gRPC services, for the interpreter io.l5d.mesh. Port 4321.",
+        ),
+        kind(
+            "io.l5d.thriftNameInterpreter",
+            &THRIFT,
+            "Linkerd's oldest interface, ThriftMux, for the interpreter io.l5d.namerd. Port 4100.",
+        ),
         refused(
             "io.l5d.destination",
             "Linkerd 2's destination API is not re-created",
@@ -125,9 +132,127 @@ static INTERFACES: Kinds = Kinds {
 };
 static HTTP: Section = Section {
     title: "io.l5d.httpController",
+    keys: &[Key::new(
+        "port",
+        Ty::Port,
+        "4180",
+        "Port to listen on; 0 takes a free one.",
+    )],
+    also: &[&ANY_INTERFACE],
+    removed: &[],
+};
+static MESH: Section = Section {
+    title: "io.l5d.mesh of the store",
+    keys: &[
+        Key::new(
+            "port",
+            Ty::Port,
+            "4321",
+            "Port to listen on; 0 takes a free one.",
+        ),
+        Key::new(
+            "h2AccessLog",
+            Ty::Text,
+            "none",
+            "File for a line for each call.",
+        )
+        .but(NO_ACCESS_LOG),
+        Key::new(
+            "h2AccessLogRollPolicy",
+            Ty::Text,
+            "never",
+            "When a new file is begun.",
+        )
+        .but(NO_ACCESS_LOG),
+        Key::new(
+            "h2AccessLogAppend",
+            Ty::Bool,
+            "true",
+            "Whether the file is gone on with.",
+        )
+        .but(NO_ACCESS_LOG),
+        Key::new(
+            "h2AccessLogRotateCount",
+            Ty::Count(0, 1_000_000),
+            "all",
+            "Files that are kept.",
+        )
+        .but(NO_ACCESS_LOG),
+    ],
+    also: &[&ANY_INTERFACE],
+    removed: &[],
+};
+static THRIFT: Section = Section {
+    title: "io.l5d.thriftNameInterpreter",
+    keys: &[
+        Key::new(
+            "port",
+            Ty::Port,
+            "4100",
+            "Port to listen on; 0 takes a free one.",
+        ),
+        Key::new("cache", Ty::Section(&CACHE), "", "What Linkerd keeps."),
+    ],
+    also: &[&ANY_INTERFACE],
+    removed: &[],
+};
+static CACHE: Section = Section {
+    title: "cache of io.l5d.thriftNameInterpreter",
+    keys: &[
+        Key::new(
+            "bindingCacheActive",
+            Ty::Count(0, 100_000_000),
+            "1000",
+            "Names that are asked for.",
+        )
+        .but(NO_CACHE),
+        Key::new(
+            "bindingCacheInactive",
+            Ty::Count(0, 100_000_000),
+            "100",
+            "Names that are kept when nobody asks for them.",
+        )
+        .but(NO_CACHE),
+        Key::new(
+            "bindingCacheInactiveTTLSecs",
+            Ty::Count(0, 100_000_000),
+            "600",
+            "And how long.",
+        )
+        .but(NO_CACHE),
+        Key::new(
+            "addrCacheActive",
+            Ty::Count(0, 100_000_000),
+            "1000",
+            "Address sets that are asked for.",
+        )
+        .but(NO_CACHE),
+        Key::new(
+            "addrCacheInactive",
+            Ty::Count(0, 100_000_000),
+            "100",
+            "Address sets that are kept when nobody asks for them.",
+        )
+        .but(NO_CACHE),
+        Key::new(
+            "addrCacheInactiveTTLSecs",
+            Ty::Count(0, 100_000_000),
+            "600",
+            "And how long.",
+        )
+        .but(NO_CACHE),
+    ],
+    also: &[],
+    removed: &[],
+};
+const NO_CACHE: Effect = Effect::Ignored(
+    "nothing is kept beside the questions that wait, of which a connection has 20,000 at most",
+);
+const NO_ACCESS_LOG: Effect = Effect::Ignored("calls are not logged");
+static ANY_INTERFACE: Section = Section {
+    title: "all interfaces",
     keys: &[
         Key::new("ip", Ty::Ip, "127.0.0.1", "Address to listen on."),
-        Key::new("port", Ty::Port, "4180", "Port to listen on; 0 takes a free one."),
         Key::new(
             "allowAnonymous",
             Ty::Bool,
@@ -137,9 +262,9 @@ static HTTP: Section = Section {
         .but(Effect::Ours),
         Key::new("socketOptions", Ty::Section(&router::SOCKET), "", "Options of the socket.")
             .but(Effect::Ignored("the socket has the system's options")),
-        Key::new("tls", Ty::Section(&router::SERVER_TLS), "none", "HTTPS.").but(
+        Key::new("tls", Ty::Section(&router::SERVER_TLS), "none", "TLS.").but(
             Effect::Refused(
-                "the API is served by plain HTTP only; without TLS it would be open where you expect it closed",
+                "it is served without TLS only, and would be open where you expect it closed",
             ),
         ),
     ],
