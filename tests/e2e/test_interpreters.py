@@ -92,6 +92,7 @@ class Service:
             return
         with socket.create_connection(("127.0.0.1", self.to), 5) as store:
             store.settimeout(None)
+            store.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self.copy, args=(store, connection.socket), daemon=True).start()
             self.copy(connection.socket, store)
 

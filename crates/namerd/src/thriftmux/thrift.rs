@@ -121,7 +121,13 @@ impl Value {
             }
             Self::Struct(fields) => put_fields(out, fields),
             Self::List(values) | Self::Set(values) => {
-                out.put_u8(values.first().map_or(12, Self::type_id));
+                // Of what an empty one would be: paths are lists, addresses sets.
+                let empty = if matches!(self, Self::List(_)) {
+                    11
+                } else {
+                    12
+                };
+                out.put_u8(values.first().map_or(empty, Self::type_id));
                 put_length(out, values.len());
                 values.iter().for_each(|value| value.put(out));
             }

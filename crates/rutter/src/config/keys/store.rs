@@ -159,7 +159,7 @@ static MESH: Section = Section {
         .but(NO_ACCESS_LOG),
         Key::new(
             "h2AccessLogRollPolicy",
-            Ty::Text,
+            Ty::RollPolicy,
             "never",
             "When a new file is begun.",
         )
@@ -173,8 +173,8 @@ static MESH: Section = Section {
         .but(NO_ACCESS_LOG),
         Key::new(
             "h2AccessLogRotateCount",
-            Ty::Count(0, 1_000_000),
-            "all",
+            Ty::CountOrMinusOne(1_000_000),
+            "-1",
             "Files that are kept.",
         )
         .but(NO_ACCESS_LOG),
