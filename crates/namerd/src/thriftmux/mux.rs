@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn a_request_of_finagle_is_read_past_its_contexts() {
         let frame =
-            b"\0\0\0\x1e\x02\0\0\x05\0\x01\0\x03abc\0\x02de\0\x02/s\0\x01\0\x01a\0\x01bTHRI";
+            b"\0\0\0\x1f\x02\0\0\x05\0\x01\0\x03abc\0\x02de\0\x02/s\0\x01\0\x01a\0\x01bTHRI";
         let dispatch = Message::Tdispatch(Bytes::from_static(b"THRI"));
         assert_eq!(take(frame), Ok(Some((5, dispatch))));
         let frame = b"\0\0\0\x0e\x01\0\0\x02\x02\x01\x01x\x03\0THRI";

@@ -591,7 +591,7 @@ mod tests {
             (ask_bind("", "", &root, &none), "a namespace is called by"),
             (ask_bind("default", "/svc", &root, &none), "expected"),
             (ask("steal", Vec::new()), "Invalid method name: 'steal'"),
-            (ask("addr", Vec::new()), "a path that is no list"),
+            (ask("addr", Vec::new()), "empty path"),
             (
                 Message {
                     fields: Vec::new(),
