@@ -1,7 +1,9 @@
-//! A router's side: `io.l5d.namerd.http`, which binds names by asking a store's HTTP API, as Linkerd's does.
+//! A router's side: the interpreters `io.l5d.namerd.http`, `io.l5d.mesh` and `io.l5d.namerd`, which bind names by
+//! asking a store, as Linkerd's do.
 //!
 //! Each name in use has a stream of its tree, each bound name one of its addresses ([`follow`]). What was said last stays
-//! until something else is said: a store that is away, restarts or talks nonsense changes nothing.
+//! until something else is said: a store that is away, restarts or talks nonsense changes nothing. The protocols are
+//! `http`, `mesh` and `thrift`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,12 +21,17 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use self::follow::{Api, follow};
+use self::follow::{Label, follow};
 use self::said::{Numbered, Tree};
+use self::store::Remote;
 
 mod follow;
+mod http;
+mod mesh;
 pub mod report;
 mod said;
+mod store;
+mod thrift;
 
 /// So many names are followed at the same time; whoever makes names up gets no further.
 const MOST: usize = 10_000;
@@ -36,18 +43,71 @@ const STATUS: &[u8] = b"io.buoyant.http.status";
 /// Where a store is, and how patiently it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientConfig {
+    /// How it is asked.
+    pub protocol: Protocol,
     /// Name or address.
     pub host: Arc<str>,
-    /// Port of its HTTP API.
+    /// Port of its interface of this protocol.
     pub port: u16,
     /// The namespace whose dtab counts.
     pub namespace: Arc<str>,
     /// The first wait after a failure, and the longest one.
     pub retry: (Duration, Duration),
+    /// How often it is asked whether it is there when it says nothing, and how long it has to say so. Not by HTTP.
+    pub liveness: (Duration, Duration),
+    /// A file with the token that says who asks. By HTTP alone.
+    pub token: Option<Arc<std::path::Path>>,
+}
+
+/// How a store is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Its HTTP API, `io.l5d.httpController`.
+    Http,
+    /// Its gRPC services, `io.l5d.mesh`.
+    Mesh {
+        /// So many bytes of a stream may be on their way.
+        window: u32,
+    },
+    /// ThriftMux, `io.l5d.thriftNameInterpreter`.
+    Thrift,
+}
+
+impl Protocol {
+    /// The interpreter's `kind`.
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Http => "io.l5d.namerd.http",
+            Self::Mesh { .. } => "io.l5d.mesh",
+            Self::Thrift => "io.l5d.namerd",
+        }
+    }
+}
+
+impl ClientConfig {
+    fn remote(self: &Arc<Self>) -> Arc<dyn Remote> {
+        match self.protocol {
+            Protocol::Http => Arc::new(http::Api::new(self.clone())),
+            Protocol::Mesh { window } => Arc::new(mesh::Api::new(self.clone(), window)),
+            Protocol::Thrift => Arc::new(thrift::Api::new(self.clone())),
+        }
+    }
+}
+
+impl fmt::Display for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            host,
+            port,
+            namespace,
+            ..
+        } = self;
+        write!(f, "{host}:{port}, namespace {namespace}")
+    }
 }
 
 /// Binds names by asking a store.
-pub struct HttpInterpreter {
+pub struct StoreInterpreter {
     shared: Arc<Shared>,
     transformers: Vec<Arc<dyn Transformer>>,
     /// For names that need no store: the system namers.
@@ -60,6 +120,8 @@ struct Followed<T> {
     known: Var<Known<T>>,
     /// The version that a router's binding was made of last; 0 is none.
     routed: AtomicU64,
+    /// Of a tree: the last one whose addresses were known.
+    settled: Mutex<Option<T>>,
     task: OnceLock<AbortHandle>,
 }
 
@@ -84,6 +146,7 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> Followed<T> {
         let followed = Arc::new(Self {
             known: Var::new(known),
             routed: AtomicU64::new(0),
+            settled: Mutex::default(),
             task: OnceLock::new(),
         });
         let task = control.spawn(start(Arc::downgrade(&followed)));
@@ -101,7 +164,8 @@ impl<T> Drop for Followed<T> {
 }
 
 struct Shared {
-    api: Api,
+    config: Arc<ClientConfig>,
+    remote: Arc<dyn Remote>,
     control: Handle,
     tables: Mutex<Tables>,
     /// Changes when a name is routed with another version.
@@ -133,7 +197,7 @@ impl<T> Entry<T> {
     }
 }
 
-impl HttpInterpreter {
+impl StoreInterpreter {
     /// An interpreter that asks that store, with tasks on `control`; what it binds passes through `transformers`, in
     /// order. `system` answers what needs no store.
     pub fn new(
@@ -142,8 +206,10 @@ impl HttpInterpreter {
         transformers: Vec<Arc<dyn Transformer>>,
         control: &Handle,
     ) -> Self {
+        let config = Arc::new(config);
         let shared = Arc::new(Shared {
-            api: Api::new(config),
+            remote: config.remote(),
+            config,
             control: control.clone(),
             tables: Mutex::default(),
             routed: Var::default(),
@@ -164,31 +230,62 @@ impl HttpInterpreter {
             return Activity::failed(BindError::Interpreter { message });
         };
         match followed.known.read(reads).as_ref() {
-            Known::Nothing => Activity::pending(format!("the store at {}", self.shared.api)),
+            Known::Nothing => Activity::pending(format!("the store at {}", self.shared.config)),
             Known::Refused(why) => Activity::failed(BindError::Interpreter {
                 message: why.to_string(),
             }),
-            Known::Said(said) => {
-                self.shared.note(&followed, said.number);
-                Activity::Ok(self.shared.with_addrs(&said.tree, None))
+            Known::Said(said) => Activity::Ok(self.settled(&followed, said, reads)),
+        }
+    }
+
+    /// The tree with its addresses. As long as some are not known, the one before counts: a change that a store tells just
+    /// before it goes must not leave names without addresses.
+    fn settled(
+        &self,
+        followed: &Followed<Numbered>,
+        said: &Numbered,
+        reads: &mut Reads,
+    ) -> NameTree<Bound> {
+        let bound = self.shared.with_addrs(&said.tree, None);
+        let (mut waits, mut awaited) = (false, Reads::new());
+        bound.for_each_leaf(&mut |leaf: &Bound| {
+            if let Target::Endpoints(addrs) = &leaf.target {
+                waits |= addrs.addr(&mut awaited) == Addr::Pending;
+            }
+        });
+        if waits {
+            reads.extend(awaited);
+        }
+        let mut settled = followed
+            .settled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match &*settled {
+            Some(before) if waits => self.shared.with_addrs(&before.tree, None),
+            _ => {
+                if !waits {
+                    *settled = Some(said.clone());
+                }
+                self.shared.note(followed, said.number);
+                bound
             }
         }
     }
 }
 
-impl Drop for HttpInterpreter {
+impl Drop for StoreInterpreter {
     fn drop(&mut self) {
         self.sweeper.abort();
     }
 }
 
-impl fmt::Debug for HttpInterpreter {
+impl fmt::Debug for StoreInterpreter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HttpInterpreter({})", self.shared.api)
+        write!(f, "StoreInterpreter({})", self.shared.config)
     }
 }
 
-impl Interpreter for HttpInterpreter {
+impl Interpreter for StoreInterpreter {
     fn bind(&self, base: &Dtab, local: &Dtab, path: &Path, reads: &mut Reads) -> BoundTree {
         let local = base.concat(local);
         let mut tree = match self.bound(&local, path, reads) {
@@ -214,7 +311,7 @@ impl Interpreter for HttpInterpreter {
     }
 
     fn kind(&self) -> &str {
-        "io.l5d.namerd.http"
+        self.shared.config.protocol.kind()
     }
 
     fn state(&self) -> Value {
@@ -228,7 +325,7 @@ impl Interpreter for HttpInterpreter {
 
 /// Binds further names for a transformer.
 struct Again<'a> {
-    interpreter: &'a HttpInterpreter,
+    interpreter: &'a StoreInterpreter,
     local: &'a Dtab,
 }
 
@@ -248,6 +345,14 @@ impl Shared {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn label(&self, what: &Path) -> Label {
+        Label {
+            store: self.config.to_string(),
+            what: what.to_string(),
+            retry: self.config.retry,
+        }
+    }
+
     /// The tree of a name, followed from now on. None when too many are.
     fn tree(&self, local: &Dtab, path: &Path) -> Option<Arc<Followed<Numbered>>> {
         let mut tables = self.tables();
@@ -259,15 +364,9 @@ impl Shared {
         if tables.trees.len() >= MOST {
             return None;
         }
-        let (api, target) = (self.api.clone(), self.api.bind(&key.0, path));
+        let (label, source) = (self.label(path), self.remote.tree(local, path));
         let followed = Followed::start(Known::Nothing, &self.control, |followed| {
-            follow(
-                api,
-                target,
-                followed,
-                said::numbered,
-                Numbered::says_nothing,
-            )
+            follow(label, source, followed, Numbered::says_nothing)
         });
         let entry = Entry {
             followed: followed.clone(),
@@ -288,10 +387,10 @@ impl Shared {
             Addr::Pending => Known::Nothing,
             first => Known::Said(first.clone()),
         };
-        let (api, target) = (self.api.clone(), self.api.addr(id));
+        let (label, source) = (self.label(id), self.remote.addr(id));
         let nothing = |addr: &Addr| addr.endpoints().is_empty();
         let followed = Followed::start(first, &self.control, |followed| {
-            follow(api, target, followed, said::addr, nothing)
+            follow(label, source, followed, nothing)
         });
         let entry = Entry {
             followed: followed.clone(),
@@ -368,7 +467,7 @@ impl Shared {
             (id.to_string(), state)
         });
         json!({
-            "store": self.api.to_string(),
+            "store": self.config.to_string(),
             "bind": trees.collect::<Vec<_>>(),
             "addr": addrs.collect::<serde_json::Map<_, _>>(),
         })

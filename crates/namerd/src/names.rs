@@ -174,6 +174,20 @@ impl Scope {
     }
 }
 
+/// The way of a path, once all of it is known; none when it cannot be shown. May wait for ever.
+pub(crate) async fn explained(scope: &Scope, local: &Dtab, path: &Path) -> Option<Delegation> {
+    loop {
+        let mut reads = Reads::new();
+        if let Ok(delegation) = scope.delegate(local, path, &mut reads) {
+            let delegation = delegation?;
+            if delegation.pending().is_none() {
+                return Some(delegation);
+            }
+        }
+        reads.changed().await;
+    }
+}
+
 /// The addresses of a bound name; a name that the router itself answers has none.
 pub(crate) fn addr_of(bound: &Bound, reads: &mut Reads) -> Addr {
     match &bound.target {

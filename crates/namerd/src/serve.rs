@@ -1,4 +1,4 @@
-//! The listener of the API: who may take how long, and how it ends.
+//! The listener of an interface: who may take how long, and how it ends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::Api;
+use crate::mesh::Mesh;
+use crate::thriftmux::ThriftMux;
 
 /// A head must be there after this.
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -46,6 +48,18 @@ pub trait Keys: Send + Sync {
 pub(crate) struct Certificate(pub(crate) Arc<str>);
 
 /// An open port of the API.
+/// What a port serves.
+#[derive(Clone)]
+pub enum Interface {
+    /// `io.l5d.httpController`.
+    Http(Api),
+    /// `io.l5d.mesh`.
+    Mesh(Mesh),
+    /// `io.l5d.thriftNameInterpreter`.
+    Thrift(ThriftMux),
+}
+
+/// An open port of an interface.
 pub struct ApiListener {
     listener: TcpListener,
     addr: SocketAddr,
@@ -64,7 +78,7 @@ impl ApiListener {
         })
     }
 
-    /// It speaks TLS, and nothing else.
+    /// It speaks TLS, and nothing else. For the HTTP API.
     #[must_use]
     pub fn with_tls(self, keys: Arc<dyn Keys>) -> Self {
         Self {
@@ -79,7 +93,7 @@ impl ApiListener {
     }
 
     /// Serves until `stop`; then requests under way are answered, and streams end. The caller bounds that time.
-    pub async fn serve(self, api: Api, stop: CancellationToken) {
+    pub async fn serve(self, interface: Interface, stop: CancellationToken) {
         let connections = TaskTracker::new();
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
@@ -98,16 +112,9 @@ impl ApiListener {
                 tracing::warn!(%peer, limit = CONNECTIONS, "too many connections, this one is closed");
                 continue;
             };
-            let (api, stop, keys) = (api.clone(), stop.clone(), self.keys.clone());
+            let (interface, stop, keys) = (interface.clone(), stop.clone(), self.keys.clone());
             connections.spawn(async move {
-                prepare(&stream);
-                match keys {
-                    None => connection(stream, None, peer, api, stop).await,
-                    Some(keys) => match secured(stream, &*keys).await {
-                        Ok((stream, name)) => connection(stream, name, peer, api, stop).await,
-                        Err(error) => tracing::debug!(%peer, error, "no TLS came of a connection"),
-                    },
-                }
+                connection(stream, keys, peer, interface, stop).await;
                 drop(permit);
             });
         }
@@ -133,6 +140,25 @@ async fn secured(
 }
 
 async fn connection(
+    stream: TcpStream,
+    keys: Option<Arc<dyn Keys>>,
+    peer: SocketAddr,
+    interface: Interface,
+    stop: CancellationToken,
+) {
+    prepare(&stream);
+    match (interface, keys) {
+        (Interface::Http(api), None) => http(stream, None, peer, api, stop).await,
+        (Interface::Http(api), Some(keys)) => match secured(stream, &*keys).await {
+            Ok((stream, name)) => http(stream, name, peer, api, stop).await,
+            Err(error) => tracing::debug!(%peer, error, "no TLS came of a connection"),
+        },
+        (Interface::Mesh(mesh), _) => mesh.serve(stream, peer).await,
+        (Interface::Thrift(thrift), _) => thrift.serve(stream, peer).await,
+    }
+}
+
+async fn http(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     certificate: Option<Certificate>,
     peer: SocketAddr,

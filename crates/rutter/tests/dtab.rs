@@ -40,7 +40,7 @@ impl Store {
                 let listener = ApiListener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
                 tell.send(listener.addr()).unwrap();
                 let api = Api::new(store, names, stopped.clone());
-                listener.serve(api, stopped).await;
+                listener.serve(namerd::Interface::Http(api), stopped).await;
             });
         });
         Self {

@@ -31,8 +31,11 @@ pub trait Reviewer: Send + Sync {
 pub(super) struct Reviews {
     reviewer: Arc<dyn Reviewer>,
     /// By the token's hash: no token is kept.
-    said: Mutex<HashMap<[u8; 32], (Instant, Option<Subject>)>>,
+    said: Mutex<Said>,
 }
+
+/// Until when an answer is believed, and the answer.
+type Said = HashMap<[u8; 32], (Instant, Option<Subject>)>;
 
 impl Reviews {
     pub(super) fn of(reviewer: Arc<dyn Reviewer>) -> Self {
@@ -42,7 +45,7 @@ impl Reviews {
         }
     }
 
-    fn said(&self) -> MutexGuard<'_, HashMap<[u8; 32], (Instant, Option<Subject>)>> {
+    fn said(&self) -> MutexGuard<'_, Said> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -161,16 +161,8 @@ impl Api {
 
     async fn explained(&self, namespace: &Namespace, local: &Dtab, path: &Path) -> Option<Value> {
         let scope = self.names.of(namespace);
-        loop {
-            let mut reads = Reads::new();
-            if let Ok(delegation) = scope.delegate(local, path, &mut reads) {
-                let delegation = delegation?;
-                if delegation.pending().is_none() {
-                    return Some(delegation.to_json());
-                }
-            }
-            reads.changed().await;
-        }
+        let delegation = crate::names::explained(&scope, local, path).await?;
+        Some(delegation.to_json())
     }
 
     pub(super) fn bound_names(&self, watch: bool) -> Result<Response, Refusal> {

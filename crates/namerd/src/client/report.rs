@@ -11,7 +11,7 @@ use naming::{Reads, Var};
 use tracing::debug;
 
 use super::ClientConfig;
-use super::follow::Api;
+use super::http::Api;
 use crate::change::live::Report;
 
 /// Between two reports.
@@ -40,7 +40,7 @@ pub struct Reporter {
 impl Reporter {
     /// Reports until the router is gone.
     pub async fn run(mut self) {
-        let api = Api::new(self.store.clone());
+        let api = Api::new(Arc::new(self.store.clone()));
         let mut next = tokio::time::Instant::now();
         let mut told = None;
         loop {
@@ -65,7 +65,7 @@ impl Reporter {
                 match self.send(&api, &report).await {
                     Ok(()) => told = Some(routed),
                     Err((why, for_good)) => {
-                        debug!(store = %api, error = why, "a report was not taken");
+                        debug!(store = %self.store, error = why, "a report was not taken");
                         let pause = if for_good { PAUSE } else { INTERVAL };
                         tokio::time::sleep(pause).await;
                         next = tokio::time::Instant::now();

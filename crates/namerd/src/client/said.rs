@@ -8,7 +8,7 @@ use naming::{Addr, Endpoint};
 use serde_json::Value;
 
 /// Trees inside each other, at most: bounds the recursion.
-const MAX_NESTED: usize = 64;
+pub(super) const MAX_NESTED: usize = 64;
 
 /// A bound tree as it was said. A bound one has no alternatives.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +25,12 @@ pub(super) enum Tree {
 }
 
 impl Tree {
+    /// What alternatives come to, should somebody say some: the first that is not `~`.
+    pub(super) fn first(trees: Vec<Self>) -> Self {
+        let mut trees = trees.into_iter();
+        trees.find(|tree| *tree != Self::Neg).unwrap_or(Self::Neg)
+    }
+
     /// Whether it leads nowhere, as all names do in a store that has lost its dtabs.
     pub(super) fn says_nothing(&self) -> bool {
         match self {
@@ -61,6 +67,11 @@ pub(super) struct Numbered {
 }
 
 impl Numbered {
+    /// A tree from a protocol that has no numbers.
+    pub(super) const fn without(tree: Tree) -> Self {
+        Self { tree, number: None }
+    }
+
     pub(super) fn says_nothing(&self) -> bool {
         self.tree.says_nothing()
     }

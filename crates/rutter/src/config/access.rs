@@ -43,7 +43,7 @@ pub(super) fn access(
         api: names::api(&review.get("host"), &review.get("port"), environment),
         audiences: texts(&review.get("audiences"))
             .iter()
-            .map(|text| text.to_string())
+            .map(ToString::to_string)
             .collect(),
     });
     if tokens.is_none() && review.is_none() && !certificates {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtab::Path;
-use namerd::client::ClientConfig;
+use namerd::client::{ClientConfig, Protocol};
 use namerd::store::Namespace;
 use naming::namers::ConsulConfig;
 use naming::namers::consul::{Consistency, Health};
@@ -25,6 +25,15 @@ const K8S_PORT: u16 = 8001;
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// The longest one.
 const STORE_RETRY_MAX: Duration = Duration::from_secs(30);
+/// As Linkerd 1's `failureThreshold` of `io.l5d.mesh`, where it is given.
+const STORE_PING: Duration = Duration::from_secs(5);
+const STORE_PONG: Duration = Duration::from_secs(6);
+/// As Linkerd 1's `failureThreshold` of `io.l5d.namerd`.
+const STORE_PONG_MUX: Duration = Duration::from_secs(4);
+/// As Linkerd 1's `initialStreamWindowSizeKB`.
+const STREAM_WINDOW_KB: u64 = 10_240;
+/// HTTP/2 knows no larger one.
+const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// As Linkerd 1's `io.l5d.consul`.
 const CONSUL_PORT: u16 = 8500;
 /// As Linkerd 1's `refreshIntervalSeconds`.
@@ -314,13 +323,21 @@ pub(super) fn interpreter(at: &At<'_>, environment: &Environment) -> Interpreter
         config_map: (kind == "io.l5d.k8s.configMap")
             .then(|| config_map(at, environment))
             .flatten(),
-        store: (kind == "io.l5d.namerd.http").then(|| store(at)).flatten(),
+        store: store(at, &kind),
         transformers: transformers(&at.get("transformers"), environment),
     }
 }
 
-/// As Linkerd 1's keys; it waits from 5 s up to 10 min, too long for a store that is only restarted.
-fn store(at: &At<'_>) -> Option<ClientConfig> {
+/// As Linkerd 1's keys; it waits up to 10 min, too long for a store that is only restarted.
+fn store(at: &At<'_>, kind: &str) -> Option<ClientConfig> {
+    let protocol = match kind {
+        "io.l5d.namerd.http" => Protocol::Http,
+        "io.l5d.mesh" => Protocol::Mesh {
+            window: window(&at.get("initialStreamWindowSizeKB")),
+        },
+        "io.l5d.namerd" => Protocol::Thrift,
+        _ => return None,
+    };
     let retry = at.get("retry");
     let seconds = |key: &str, default: Duration| retry.get(key).seconds().unwrap_or(default);
     let base = seconds("baseSeconds", STORE_RETRY);
@@ -331,11 +348,20 @@ fn store(at: &At<'_>) -> Option<ClientConfig> {
             format!("found {} and {}", base.as_secs(), max.as_secs()),
         );
     }
-    let namespace = at.get("namespace");
-    let name = namespace.text().unwrap_or_else(|| "default".into());
-    if let Err(error) = Namespace::new(&name) {
-        namespace.error(error.to_string(), "such as `default`");
-    }
+    let threshold = at.get("failureThreshold");
+    let millis = |key: &str, default: Duration| threshold.get(key).millis().unwrap_or(default);
+    let pong = match protocol {
+        Protocol::Thrift => STORE_PONG_MUX,
+        _ => STORE_PONG,
+    };
+    let liveness = (
+        millis("minPeriodMs", STORE_PING),
+        millis("closeTimeoutMs", pong),
+    );
+    let namespace = match protocol {
+        Protocol::Http | Protocol::Thrift => namespace_name(&at.get("namespace")),
+        Protocol::Mesh { .. } => root(&at.get("root")),
+    };
     let dst = at.get("dst");
     let path = dst.name()?;
     let segments: Vec<_> = path.segments().iter().map(|one| one.as_str()).collect();
@@ -343,10 +369,16 @@ fn store(at: &At<'_>) -> Option<ClientConfig> {
         && let Ok(port) = port.parse()
     {
         return Some(ClientConfig {
+            protocol,
             host: host.into(),
             port,
-            namespace: name,
+            namespace,
             retry: (base, max),
+            liveness,
+            token: at
+                .get("tokenPath")
+                .text()
+                .map(|path| std::path::Path::new(&*path).into()),
         });
     }
     dst.error(
@@ -354,6 +386,37 @@ fn store(at: &At<'_>) -> Option<ClientConfig> {
         "such as `/$/inet/namerd.default.svc.cluster.local/4180`",
     );
     None
+}
+
+fn window(at: &At<'_>) -> u32 {
+    let kilobytes = at.u64().unwrap_or(STREAM_WINDOW_KB);
+    u32::try_from(kilobytes * 1024)
+        .unwrap_or(u32::MAX)
+        .min(MAX_WINDOW)
+}
+
+fn namespace_name(at: &At<'_>) -> Arc<str> {
+    let name = at.text().unwrap_or_else(|| "default".into());
+    if let Err(error) = Namespace::new(&name) {
+        at.error(error.to_string(), "such as `default`");
+    }
+    name
+}
+
+/// As Linkerd: one segment.
+fn root(at: &At<'_>) -> Arc<str> {
+    let root = at.name().unwrap_or_else(|| Path::utf8(["default"]));
+    if let [one] = root.segments()
+        && let Some(name) = one.as_str()
+        && Namespace::new(name).is_ok()
+    {
+        return name.into();
+    }
+    at.error(
+        format!("`root` may only contain a single path element (for now): {root}"),
+        "it names the namespace, such as `/default`",
+    );
+    "default".into()
 }
 
 fn config_map(at: &At<'_>, environment: &Environment) -> Option<ConfigMapSettings> {

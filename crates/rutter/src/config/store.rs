@@ -18,8 +18,12 @@ use super::{At, Environment, names, tls, top};
 
 /// As Linkerd's namerd.
 const ADMIN_PORT: u16 = 9991;
-/// As Linkerd's namerd.
-const HTTP_PORT: u16 = 4180;
+/// As Linkerd's namerd: the kinds of interfaces and their ports.
+const INTERFACES: [(&str, InterfaceKind, u16); 3] = [
+    ("io.l5d.httpController", InterfaceKind::Http, 4180),
+    ("io.l5d.mesh", InterfaceKind::Mesh, 4321),
+    ("io.l5d.thriftNameInterpreter", InterfaceKind::Thrift, 4100),
+];
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,8 +34,8 @@ pub struct StoreConfig {
     pub storage: StorageSettings,
     /// In the file's order; the last one is asked first.
     pub namers: Vec<NamerSettings>,
-    /// Where the HTTP API listens.
-    pub http: Vec<HttpSettings>,
+    /// What is served where; at least one.
+    pub interfaces: Vec<InterfaceSettings>,
     /// Who may do what; none: everybody may everything.
     pub access: Option<AccessSettings>,
     /// The file that tells of changes.
@@ -40,9 +44,22 @@ pub struct StoreConfig {
     pub given: Json,
 }
 
-/// An interface `io.l5d.httpController`.
+/// The `kind` of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterfaceKind {
+    /// `io.l5d.httpController`.
+    Http,
+    /// `io.l5d.mesh`.
+    Mesh,
+    /// `io.l5d.thriftNameInterpreter`.
+    Thrift,
+}
+
+/// An interface.
 #[derive(Clone, Debug, PartialEq)]
-pub struct HttpSettings {
+pub struct InterfaceSettings {
+    /// What is served.
+    pub kind: InterfaceKind,
     /// Where it listens.
     pub addr: SocketAddr,
     /// With which certificates; none: plain HTTP.
@@ -112,17 +129,17 @@ fn file(at: &At<'_>, environment: &Environment) -> Option<StoreConfig> {
     let namers = namers(&at.get("namers"), environment);
     let admin = top::admin(&at.get("admin"), ADMIN_PORT);
     let rules = at.get("access");
-    let http = http(&interfaces.items(), admin.addr, rules.is_given());
-    let certificates = http
+    let interfaces = listeners(&interfaces.items(), admin.addr, rules.is_given());
+    let certificates = interfaces
         .iter()
-        .filter_map(|http| http.tls.as_ref())
+        .filter_map(|interface| interface.tls.as_ref())
         .any(|tls| tls.client_roots.is_some());
     at.get("telemetry");
     Some(StoreConfig {
         admin,
         storage: storage::storage(&at.get("storage"))?,
         namers,
-        http,
+        interfaces,
         access: access(&rules, environment, certificates),
         audit_log: at.get("auditLog").string().map(Into::into),
         given: at.node()?.to_json(),
@@ -154,30 +171,46 @@ fn namers(at: &At<'_>, environment: &Environment) -> Vec<NamerSettings> {
 }
 
 /// `rules`: there is an `access`.
-fn http(interfaces: &[At<'_>], admin: SocketAddr, rules: bool) -> Vec<HttpSettings> {
+fn listeners(interfaces: &[At<'_>], admin: SocketAddr, rules: bool) -> Vec<InterfaceSettings> {
     let mut taken = vec![(admin, "the admin port".to_owned())];
-    let mut all = Vec::new();
+    let mut listeners = Vec::new();
     for at in interfaces {
-        if at.tag("kind", "") != "io.l5d.httpController" {
+        let named = at.tag("kind", "");
+        let Some((_, kind, port)) = INTERFACES.into_iter().find(|(name, ..)| *name == named) else {
             continue;
-        }
+        };
         let ip = at.get("ip").ip().unwrap_or(top::LOOPBACK);
-        let addr = SocketAddr::new(ip, at.get("port").u16().unwrap_or(HTTP_PORT));
+        let addr = SocketAddr::new(ip, at.get("port").u16().unwrap_or(port));
         let open = at.get("allowAnonymous").bool().unwrap_or(false);
-        if !ip.is_loopback() && !open && !rules {
+        let (may, guarded) = match kind {
+            InterfaceKind::Http => ("change every dtab", rules),
+            // Nobody says there who they are.
+            InterfaceKind::Mesh | InterfaceKind::Thrift => {
+                ("read every dtab and every address", false)
+            }
+        };
+        if !ip.is_loopback() && !open && !guarded {
+            let (why, access) = match kind {
+                InterfaceKind::Http => (
+                    "there is no `access` that says who may",
+                    "write down who may in `access` (see docs/store.md); or ",
+                ),
+                _ => ("this protocol has no authentication", ""),
+            };
             at.error(
-                format!("{addr} is no loopback address, and whoever reaches it could change every dtab: there is no `access` that says who may"),
-                "write down who may in `access` (see docs/store.md); or add the line `allowAnonymous: true` to this interface if the network keeps others away; or listen on 127.0.0.1",
+                format!("{addr} is no loopback address, and whoever reaches it could {may}: {why}"),
+                format!("{access}add the line `allowAnonymous: true` to this interface if the network keeps others away; or listen on 127.0.0.1"),
             );
         }
-        if open && rules {
+        if open && guarded {
             at.get("allowAnonymous").error(
                 "the interface is open, and there is an `access` that says who may",
                 "delete one of the two; what `access` grants to `anonymous` is open to everybody",
             );
         }
         let given = at.get("tls");
-        all.push(HttpSettings {
+        listeners.push(InterfaceSettings {
+            kind,
             addr,
             tls: given.is_given().then(|| tls::server(&given)).flatten(),
         });
@@ -189,7 +222,7 @@ fn http(interfaces: &[At<'_>], admin: SocketAddr, rules: bool) -> Vec<HttpSettin
         }
         taken.push((addr, at.path().to_owned()));
     }
-    all
+    listeners
 }
 
 #[cfg(test)]
@@ -217,13 +250,23 @@ mod tests {
 
     #[test]
     fn linkerds_file_is_read_with_its_defaults() {
-        let source = format!(
-            "{HTTP}storage: {{kind: io.l5d.inMemory, namespaces: {{default: '/svc => /a', 日本: ''}}}}\n"
-        );
+        let source = "interfaces: [{kind: io.l5d.httpController}, {kind: io.l5d.mesh}, {kind: io.l5d.thriftNameInterpreter}]\nstorage: {kind: io.l5d.inMemory, namespaces: {default: '/svc => /a', 日本: ''}}\n";
         assert!(is_store(&source));
         let config = read(&source).unwrap().config;
         assert_eq!(config.admin.addr.to_string(), "127.0.0.1:9991");
-        assert_eq!(config.http[0].addr.to_string(), "127.0.0.1:4180");
+        let shown: Vec<_> = config
+            .interfaces
+            .iter()
+            .map(|interface| format!("{:?} {}", interface.kind, interface.addr))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "Http 127.0.0.1:4180",
+                "Mesh 127.0.0.1:4321",
+                "Thrift 127.0.0.1:4100"
+            ]
+        );
         let StorageSettings::Memory(namespaces) = config.storage else {
             panic!("in memory");
         };
@@ -323,8 +366,8 @@ mod tests {
                 "one or more interfaces must be specified",
             ),
             (
-                format!("{memory}interfaces: [{{kind: io.l5d.mesh}}]\n"),
-                "io.l5d.mesh is not supported",
+                format!("{memory}interfaces: [{{kind: io.l5d.destination}}]\n"),
+                "io.l5d.destination is not supported",
             ),
             (
                 format!("{HTTP}storage: {{kind: io.l5d.etcd, endpoints: [etcd]}}\n"),

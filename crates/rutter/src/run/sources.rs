@@ -8,7 +8,7 @@ use std::time::Duration;
 use admin::{Condition, Readiness};
 use anyhow::Context as _;
 use k8s::{ApiTarget, Cluster, ClusterConfig, ConfigMapConfig};
-use namerd::client::HttpInterpreter;
+use namerd::client::StoreInterpreter;
 use naming::namers::{
     ConsulNamer, Dns, DnsSrvConfig, DnsSrvNamer, FsNamer, RewriteNamer, SystemNamer,
 };
@@ -280,7 +280,7 @@ impl Sources {
         let transformers = self.transformers(&settings.transformers)?;
         if let Some(store) = &settings.store {
             let system = self.system.clone();
-            let asking = HttpInterpreter::new(store.clone(), system, transformers, control);
+            let asking = StoreInterpreter::new(store.clone(), system, transformers, control);
             return Ok(Arc::new(asking));
         }
         let default = self.local(transformers);

@@ -13,7 +13,7 @@ use namerd::store::{
     Audited, Change, FileStore, MemoryStore, Observed, Origin, Standing, Store, consul, etcd,
     kubernetes,
 };
-use namerd::{Api, ApiListener, Names};
+use namerd::{Api, ApiListener, Interface, Mesh, Names, ThriftMux};
 use naming::{Reads, Var};
 use serde_json::Value;
 use telemetry::log::LogHandle;
@@ -27,7 +27,7 @@ use super::{access, pages};
 use crate::config::Environment;
 use crate::config::settings::Config;
 use crate::config::storage::StorageSettings;
-use crate::config::store::StoreConfig;
+use crate::config::store::{InterfaceKind, StoreConfig};
 
 /// Runs the store until `stop`, then ends its streams and finishes its requests.
 pub async fn run(
@@ -117,28 +117,40 @@ impl StoreProcess {
         control.spawn(confirms.run(store.clone(), stop_http.clone()));
         let mut http = Vec::new();
         let access = Arc::new(access::open(&config)?);
-        for settings in &config.http {
-            let addr = settings.addr;
+        for settings in &config.interfaces {
+            let (kind, addr) = (settings.kind, settings.addr);
             let listener = ApiListener::bind(addr)
                 .await
-                .with_context(|| format!("io.l5d.httpController cannot listen on {addr}"))?;
+                .with_context(|| format!("the interface {kind:?} cannot listen on {addr}"))?;
             let addr = listener.addr();
             let listener = match &settings.tls {
                 None => listener,
                 Some(tls) => listener.with_tls(access::keys(tls, &registry, &control)?),
             };
-            match access.is_open() {
-                true => {
-                    tracing::info!(%addr, "serving dtabs to everybody who reaches this address: there is no `access` that says who may what")
+            let (store, names, stop) = (store.clone(), names.clone(), stop_http.clone());
+            let interface = match kind {
+                InterfaceKind::Http => {
+                    match access.is_open() {
+                        true => {
+                            tracing::info!(%addr, "serving dtabs to everybody who reaches this address: there is no `access` that says who may what");
+                        }
+                        false => {
+                            tracing::info!(%addr, tls = settings.tls.is_some(), "serving dtabs to those whom `access` lets in");
+                        }
+                    }
+                    http.push(addr);
+                    Interface::Http(Api::new(store, names, stop).with_access(access.clone()))
                 }
-                false => {
-                    tracing::info!(%addr, tls = settings.tls.is_some(), "serving dtabs to those whom `access` lets in")
+                InterfaceKind::Mesh => {
+                    tracing::info!(%addr, "serving names to everybody who reaches this address by io.l5d.mesh");
+                    Interface::Mesh(Mesh::new(store, names, stop))
                 }
-            }
-            http.push(addr);
-            let api = Api::new(store.clone(), names.clone(), stop_http.clone());
-            let api = api.with_access(access.clone());
-            listeners.spawn(listener.serve(api, stop_http.clone()));
+                InterfaceKind::Thrift => {
+                    tracing::info!(%addr, "serving names to everybody who reaches this address by ThriftMux");
+                    Interface::Thrift(ThriftMux::new(store, names, stop))
+                }
+            };
+            listeners.spawn(listener.serve(interface, stop_http.clone()));
         }
         listeners.close();
         serving.met("open");

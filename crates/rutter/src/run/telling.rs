@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use namerd::change::live::{MOST_REPORTED, Report, ReportedClient, ReportedName, SINCE};
+use namerd::client::Protocol;
 use namerd::client::report::Reporter;
 use naming::Names;
 use router::Router;
@@ -29,13 +30,16 @@ impl Drop for Telling {
 }
 
 impl Telling {
-    /// None when the router binds by itself.
+    /// None when the router binds by itself, or by a protocol that takes no reports.
     pub(super) fn start(
         config: &RouterConfig,
         router: &Router,
         parts: &Parts<'_>,
     ) -> Option<Arc<Self>> {
         let store = config.interpreter.store.clone()?;
+        if store.protocol != Protocol::Http {
+            return None;
+        }
         let names = router.names();
         let (_, changes) = names.interpreter().routed()?;
         let label = router.label().to_string();

@@ -71,7 +71,7 @@ impl Server {
         let listener = ApiListener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let addr = listener.addr();
         let api = Api::new(store, names, stop.clone());
-        tokio::spawn(listener.serve(api, stop.clone()));
+        tokio::spawn(listener.serve(crate::Interface::Http(api), stop.clone()));
         Self { addr, stop }
     }
 

@@ -53,7 +53,10 @@ async fn replica() {
     use std::io::Write as _;
     writeln!(std::io::stderr(), "listens {}", listener.addr()).unwrap();
     listener
-        .serve(Api::new(store, names, stop.clone()), stop)
+        .serve(
+            crate::Interface::Http(Api::new(store, names, stop.clone())),
+            stop,
+        )
         .await;
 }
 

@@ -5,8 +5,6 @@ use super::{Effect, Key, Kinds, Section, Ty, kind, refused};
 const CURATOR: &str = "of ZooKeeper only serversets and leader groups are read";
 #[cfg(not(feature = "zookeeper"))]
 const NO_ZK: &str = "it was built without the cargo feature `zookeeper`";
-const STORE: &str = "not in this version; use `io.l5d.namerd.http` with the port of the store's interface io.l5d.httpController (4180)";
-
 /// `namers[]`.
 pub static NAMERS: Kinds = Kinds {
     what: "namer",
@@ -342,8 +340,16 @@ pub static INTERPRETERS: Kinds = Kinds {
             &INTERPRETER_NAMERD_HTTP,
             "Asks a store's HTTP API (`rutter namerd`, or Linkerd's namerd), which binds with its dtab and its namers.",
         ),
-        refused("io.l5d.namerd", STORE),
-        refused("io.l5d.mesh", STORE),
+        kind(
+            "io.l5d.namerd",
+            &INTERPRETER_NAMERD,
+            "The same by ThriftMux, for a store that has nothing else.",
+        ),
+        kind(
+            "io.l5d.mesh",
+            &INTERPRETER_MESH,
+            "The same by gRPC: all names on one connection. The one to take between routers and a store of this program.",
+        ),
         kind(
             "io.l5d.k8s.configMap",
             &INTERPRETER_CONFIG_MAP,
@@ -425,6 +431,8 @@ static INTERPRETER_NAMERD_HTTP: Section = Section {
         ),
         Key::new("namespace", Ty::Text, "default", "The namespace whose dtab counts. The router's own `dtab` and the request's are put behind it."),
         Key::new("retry", Ty::Section(&RETRY), "", "How patiently a store that does not answer is asked again."),
+        Key::new("tokenPath", Ty::File, "none", "A file with the token that the router shows the store, such as a service account's; it is read anew for each question.")
+            .but(Effect::Ours),
         Key::new("tls", Ty::Section(&super::router::CLIENT_TLS), "none", "TLS towards the store.").but(
             Effect::Refused("the store is asked by plain HTTP only; without TLS the way would be open where you expect it closed"),
         ),
@@ -432,8 +440,64 @@ static INTERPRETER_NAMERD_HTTP: Section = Section {
     also: &[&INTERPRETER],
     removed: &[],
 };
+static INTERPRETER_MESH: Section = Section {
+    title: "io.l5d.mesh",
+    keys: &[
+        Key::required(
+            "dst",
+            Ty::Path,
+            "Where the store is: `/$/inet/HOST/PORT`, with the port of its interface io.l5d.mesh, such as `/$/inet/namerd.default.svc/4321`.",
+        ),
+        Key::new("root", Ty::Path, "/default", "The namespace whose dtab counts, as a path of one segment. The router's own `dtab` and the request's are put behind it."),
+        Key::new("retry", Ty::Section(&RETRY), "", "How patiently a store that does not answer is asked again."),
+        Key::new("tls", Ty::Section(&super::router::CLIENT_TLS), "none", "TLS towards the store.").but(
+            Effect::Refused("the store is asked without TLS only, and the way would be open where you expect it closed"),
+        ),
+        Key::new("failureThreshold", Ty::Section(&FAILURE_THRESHOLD), "", "How a store that is gone without a word is noticed."),
+        Key::new("initialStreamWindowSizeKB", Ty::Count(16, 1_048_576), "10240", "How much of an answer may be on its way."),
+    ],
+    also: &[&INTERPRETER],
+    removed: &[],
+};
+static INTERPRETER_NAMERD: Section = Section {
+    title: "io.l5d.namerd",
+    keys: &[
+        Key::required(
+            "dst",
+            Ty::Path,
+            "Where the store is: `/$/inet/HOST/PORT`, with the port of its interface io.l5d.thriftNameInterpreter, such as `/$/inet/namerd.default.svc/4100`.",
+        ),
+        Key::new("namespace", Ty::Text, "default", "The namespace whose dtab counts. The router's own `dtab` and the request's are put behind it."),
+        Key::new("retry", Ty::Section(&RETRY), "", "How patiently a store that does not answer is asked again."),
+        Key::new("tls", Ty::Section(&super::router::CLIENT_TLS), "none", "TLS towards the store.").but(
+            Effect::Refused("the store is asked without TLS only, and the way would be open where you expect it closed"),
+        ),
+        Key::new("failureThreshold", Ty::Section(&FAILURE_THRESHOLD), "", "How a store that is gone without a word is noticed."),
+    ],
+    also: &[&INTERPRETER],
+    removed: &[],
+};
+static FAILURE_THRESHOLD: Section = Section {
+    title: "failureThreshold of a store",
+    keys: &[
+        Key::new(
+            "minPeriodMs",
+            Ty::Count(100, 3_600_000),
+            "5000",
+            "How often it is asked whether it is there.",
+        ),
+        Key::new(
+            "closeTimeoutMs",
+            Ty::Count(100, 3_600_000),
+            "6000 (io.l5d.namerd: 4000)",
+            "How long it has to say so before the connection is given up.",
+        ),
+    ],
+    also: &[],
+    removed: &[],
+};
 static RETRY: Section = Section {
-    title: "retry of io.l5d.namerd.http",
+    title: "retry of a store",
     keys: &[
         Key::new("baseSeconds", Ty::Count(1, 86_400), "1", "The first wait."),
         Key::new("maxSeconds", Ty::Count(1, 86_400), "30", "The longest one."),

@@ -2,8 +2,6 @@
 
 use super::{Effect, Key, Kinds, Section, Ty, access, kind, names, refused, report, router, top};
 
-const NOT_YET: &str = "not in this version; routers read the interface io.l5d.httpController with the interpreter io.l5d.namerd.http";
-
 /// The whole file.
 pub static FILE: Section = Section {
     title: "The store's file",
@@ -345,8 +343,16 @@ static INTERFACES: Kinds = Kinds {
             &HTTP,
             "Linkerd's HTTP API, for namerctl, `rutter namerctl` and the interpreter io.l5d.namerd.http. Port 4180.",
         ),
-        refused("io.l5d.mesh", NOT_YET),
-        refused("io.l5d.thriftNameInterpreter", NOT_YET),
+        kind(
+            "io.l5d.mesh",
+            &MESH,
+            "Linkerd's gRPC services, for the interpreter io.l5d.mesh. Port 4321.",
+        ),
+        kind(
+            "io.l5d.thriftNameInterpreter",
+            &THRIFT,
+            "Linkerd's oldest interface, ThriftMux, for the interpreter io.l5d.namerd. Port 4100.",
+        ),
         refused(
             "io.l5d.destination",
             "Linkerd 2's destination API is not re-created",
@@ -356,23 +362,153 @@ static INTERFACES: Kinds = Kinds {
 static HTTP: Section = Section {
     title: "io.l5d.httpController",
     keys: &[
-        Key::new("ip", Ty::Ip, "127.0.0.1", "Address to listen on."),
-        Key::new("port", Ty::Port, "4180", "Port to listen on; 0 takes a free one."),
         Key::new(
-            "allowAnonymous",
-            Ty::Bool,
-            "false",
-            "Everybody who reaches the address may read and change every dtab. Needed on every address but loopback when there is no `access`.",
-        )
-        .but(Effect::Ours),
-        Key::new("socketOptions", Ty::Section(&router::SOCKET), "", "Options of the socket.")
-            .but(Effect::Ignored("the socket has the system's options")),
+            "port",
+            Ty::Port,
+            "4180",
+            "Port to listen on; 0 takes a free one.",
+        ),
         Key::new(
             "tls",
             Ty::Section(&router::SERVER_TLS),
             "none",
             "HTTPS, with the certificates in these files; they are followed. With `requireClientAuth`, who has a certificate is `certificate:` and its first name in `access.grants`.",
         ),
+    ],
+    also: &[&ANY_INTERFACE],
+    removed: &[],
+};
+static MESH: Section = Section {
+    title: "io.l5d.mesh of the store",
+    keys: &[
+        Key::new(
+            "port",
+            Ty::Port,
+            "4321",
+            "Port to listen on; 0 takes a free one.",
+        ),
+        Key::new(
+            "h2AccessLog",
+            Ty::Text,
+            "none",
+            "File for a line for each call.",
+        )
+        .but(NO_ACCESS_LOG),
+        Key::new(
+            "h2AccessLogRollPolicy",
+            Ty::RollPolicy,
+            "never",
+            "When a new file is begun.",
+        )
+        .but(NO_ACCESS_LOG),
+        Key::new(
+            "h2AccessLogAppend",
+            Ty::Bool,
+            "true",
+            "Whether the file is gone on with.",
+        )
+        .but(NO_ACCESS_LOG),
+        Key::new(
+            "h2AccessLogRotateCount",
+            Ty::CountOrMinusOne(1_000_000),
+            "-1",
+            "Files that are kept.",
+        )
+        .but(NO_ACCESS_LOG),
+    ],
+    also: &[&ANY_INTERFACE, &NO_TLS],
+    removed: &[],
+};
+static THRIFT: Section = Section {
+    title: "io.l5d.thriftNameInterpreter",
+    keys: &[
+        Key::new(
+            "port",
+            Ty::Port,
+            "4100",
+            "Port to listen on; 0 takes a free one.",
+        ),
+        Key::new("cache", Ty::Section(&CACHE), "", "What Linkerd keeps."),
+    ],
+    also: &[&ANY_INTERFACE, &NO_TLS],
+    removed: &[],
+};
+static CACHE: Section = Section {
+    title: "cache of io.l5d.thriftNameInterpreter",
+    keys: &[
+        Key::new(
+            "bindingCacheActive",
+            Ty::Count(0, 100_000_000),
+            "1000",
+            "Names that are asked for.",
+        )
+        .but(NO_CACHE),
+        Key::new(
+            "bindingCacheInactive",
+            Ty::Count(0, 100_000_000),
+            "100",
+            "Names that are kept when nobody asks for them.",
+        )
+        .but(NO_CACHE),
+        Key::new(
+            "bindingCacheInactiveTTLSecs",
+            Ty::Count(0, 100_000_000),
+            "600",
+            "And how long.",
+        )
+        .but(NO_CACHE),
+        Key::new(
+            "addrCacheActive",
+            Ty::Count(0, 100_000_000),
+            "1000",
+            "Address sets that are asked for.",
+        )
+        .but(NO_CACHE),
+        Key::new(
+            "addrCacheInactive",
+            Ty::Count(0, 100_000_000),
+            "100",
+            "Address sets that are kept when nobody asks for them.",
+        )
+        .but(NO_CACHE),
+        Key::new(
+            "addrCacheInactiveTTLSecs",
+            Ty::Count(0, 100_000_000),
+            "600",
+            "And how long.",
+        )
+        .but(NO_CACHE),
+    ],
+    also: &[],
+    removed: &[],
+};
+const NO_CACHE: Effect = Effect::Ignored(
+    "nothing is kept beside the questions that wait, of which a connection has 20,000 at most",
+);
+const NO_ACCESS_LOG: Effect = Effect::Ignored("calls are not logged");
+static NO_TLS: Section = Section {
+    title: "interfaces without TLS",
+    keys: &[
+        Key::new("tls", Ty::Section(&router::SERVER_TLS), "none", "TLS.").but(Effect::Refused(
+            "it is served without TLS only, and would be open where you expect it closed",
+        )),
+    ],
+    also: &[],
+    removed: &[],
+};
+static ANY_INTERFACE: Section = Section {
+    title: "all interfaces",
+    keys: &[
+        Key::new("ip", Ty::Ip, "127.0.0.1", "Address to listen on."),
+        Key::new(
+            "allowAnonymous",
+            Ty::Bool,
+            "false",
+            "Everybody who reaches the address may do what can be done there: change every dtab by HTTP, read all by the others. Needed on every address but loopback, by HTTP when there is no `access`.",
+        )
+        .but(Effect::Ours),
+        Key::new("socketOptions", Ty::Section(&router::SOCKET), "", "Options of the socket.")
+            .but(Effect::Ignored("the socket has the system's options")),
     ],
     also: &[],
     removed: &[],
