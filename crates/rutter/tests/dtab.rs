@@ -1,4 +1,5 @@
-//! `rutter dtab` and `rutter shift` as they are typed, against a store: `tests/dtab/*.txt` are what is typed and what comes of it.
+//! `rutter dtab` and `rutter shift` as they are typed, against a store: `tests/dtab/*.txt` are what is typed and what comes of it;
+//! lines with `#: ` say what for.
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p rutter --test dtab` writes the answers anew; look at the difference before it is believed.
 
@@ -127,7 +128,7 @@ fn played(transcript: &str) -> String {
     let mut out = String::new();
     let mut later = Vec::new();
     for line in transcript.lines() {
-        if line.starts_with('#') || line.is_empty() {
+        if line.starts_with("#: ") {
             out.push_str(&format!("{line}\n"));
             continue;
         }
