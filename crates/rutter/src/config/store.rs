@@ -251,8 +251,8 @@ mod tests {
     #[test]
     fn linkerds_file_is_read_with_its_defaults() {
         let source = "interfaces: [{kind: io.l5d.httpController}, {kind: io.l5d.mesh}, {kind: io.l5d.thriftNameInterpreter}]\nstorage: {kind: io.l5d.inMemory, namespaces: {default: '/svc => /a', 日本: ''}}\n";
-        assert!(is_store(&source));
-        let config = read(&source).unwrap().config;
+        assert!(is_store(source));
+        let config = read(source).unwrap().config;
         assert_eq!(config.admin.addr.to_string(), "127.0.0.1:9991");
         let shown: Vec<_> = config
             .interfaces
