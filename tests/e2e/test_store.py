@@ -197,11 +197,11 @@ class Namerctl(unittest.TestCase):
 
 
 class OnStore(Router):
-    """A router that binds its names by asking a store."""
+    """A router that binds its names by asking a store. `edit` changes its configuration."""
 
-    def __init__(self, store):
+    def __init__(self, store, edit=lambda text: text):
         self.ports = free_port(), free_port()
-        text = ROUTER.format(admin=self.ports[0], port=self.ports[1], store=store.port)
+        text = edit(ROUTER.format(admin=self.ports[0], port=self.ports[1], store=store.port))
         super().__init__(edit=lambda _: text)
 
     def ready(self):

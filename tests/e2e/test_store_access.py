@@ -5,9 +5,9 @@ import json
 import ssl
 import unittest
 
-from e2e.test_store import Store
+from e2e.test_store import OnStore, Store, command
 from harness.certificates import Authority
-from harness.router import until
+from harness.router import Server, answering, until
 
 RULES = """
 access:
@@ -113,6 +113,37 @@ class Tokens(Guarded):
         self.assertEqual(self.ask("PUT", "/api/1/dtabs/default", DTAB, "ci")[0], 204)
         self.tokens.write_text("new another-secret-of-the-ci\n")
         until(lambda: self.ask("GET", "/api/1/dtabs/default", token="ci")[0] == 401, "the token is not known any more")
+
+
+class Showing(Guarded):
+    def test_the_command_line_shows_a_token(self):
+        self.start()
+        address = {"RUTTER_BASE_URL": f"http://127.0.0.1:{self.store.port}"}
+        for what in (["dtab"], ["namerctl", "dtab"]):
+            with self.subTest(command=what):
+                status, _, said = command(*what, "get", "default", env=address)
+                self.assertEqual(status, 1, said)
+                self.assertIn("401" if "namerctl" in what else "Authorization: Bearer", said)
+                self.assertEqual(self.ask("PUT", "/api/1/dtabs/default", DTAB, "ci")[0], 204)
+                status, out, said = command(*what, "get", "default", env={**address, "RUTTER_TOKEN": TOKENS["reader"]})
+                self.assertEqual(status, 0, said)
+                self.assertIn("/#/io.l5d.fs", out)
+                shown = self.store.directory / "token-of-ci"
+                shown.write_text(TOKENS["ci"] + "\n")
+                status, _, said = command(*what, "delete", "default", "--token-file", shown, env={**address, "RUTTER_TOKEN": TOKENS["reader"]})
+                self.assertEqual(status, 0, said)
+
+    def test_a_router_shows_a_token_and_reports_with_it(self):
+        self.start()
+        self.assertEqual(self.ask("PUT", "/api/1/dtabs/default", DTAB, "ci")[0], 204)
+        shown = self.store.directory / "token-of-the-router"
+        shown.write_text(TOKENS["reader"] + "\n")
+        with Server(answering()) as web:
+            self.store.name("web", web.address[1])
+            with OnStore(self.store, lambda text: text.replace("    dst: ", f"    tokenPath: {shown}\n    dst: ")) as router:
+                self.assertEqual(router.request()["status"], 200)
+                seen = lambda: json.loads(self.ask("GET", "/api/rutter/1/routers", token="ann")[1])["routers"]
+                until(lambda: seen(), "the router has reported", 20)
 
 
 class Certificates(Guarded):

@@ -28,6 +28,9 @@ pub(super) struct Args {
     /// Where the store's API is [default: $NAMERCTL_BASE_URL, the file .namerctl.*, or http://localhost:4180]
     #[arg(long, global = true, value_name = "URL")]
     base_url: Option<String>,
+    /// A file with the token that says who you are [default: $RUTTER_TOKEN_FILE; $RUTTER_TOKEN is the token itself]
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// A file with `base-url` [default: .namerctl.yaml, .json or .toml here or in a folder above]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -111,6 +114,8 @@ pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit
 struct Store {
     /// `host:port`.
     authority: String,
+    /// `Bearer …`, when there is a token.
+    bearer: Option<String>,
 }
 
 /// What is printed, or how it failed.
@@ -140,7 +145,10 @@ impl Store {
         let uri: http::Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
         let authority = uri.authority().map(ToString::to_string);
         match (uri.scheme_str(), authority) {
-            (Some("http"), Some(authority)) => Ok(Self { authority }),
+            (Some("http"), Some(authority)) => Ok(Self {
+                authority,
+                bearer: bearer(args.token_file.as_deref(), environment)?,
+            }),
             _ => Err(anyhow!(
                 "the base URL must be http://HOST:PORT, found {url}"
             )),
@@ -211,6 +219,9 @@ impl Store {
             .uri(path)
             .header("host", &self.authority)
             .header("accept", accepted);
+        if let Some(bearer) = &self.bearer {
+            request = request.header("authorization", bearer);
+        }
         if !given.media_type.is_empty() {
             request = request.header("content-type", given.media_type);
         }
@@ -386,6 +397,25 @@ fn shown(dtab: &[Value], version: Option<&str>, json: bool, pretty: bool) -> Str
         out.push_str(&format!("{prefix}{gap}  => {dst} ;\n"));
     }
     out
+}
+
+/// What is shown to the store as `Authorization`: the token of `file`, else of `$RUTTER_TOKEN` or `$RUTTER_TOKEN_FILE`.
+pub(super) fn bearer(
+    file: Option<&Path>,
+    environment: &Environment,
+) -> anyhow::Result<Option<String>> {
+    let variable = |name: &str| environment.variables.get(name).filter(|value| !value.is_empty());
+    let read = |file: &Path| {
+        let text = std::fs::read_to_string(file);
+        text.with_context(|| format!("the token {} cannot be read", file.display()))
+    };
+    let token = match (file, variable("RUTTER_TOKEN"), variable("RUTTER_TOKEN_FILE")) {
+        (Some(file), _, _) => read(file)?,
+        (None, Some(token), _) => token.clone(),
+        (None, None, Some(file)) => read(Path::new(file))?,
+        (None, None, None) => return Ok(None),
+    };
+    Ok(Some(format!("Bearer {}", token.trim())))
 }
 
 /// Where the store's API is: what was given, a variable, a file, or the usual place.

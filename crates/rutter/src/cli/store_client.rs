@@ -1,6 +1,6 @@
 //! A store's API, from outside: its address, one exchange, and what an error means for the exit code.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -26,6 +26,9 @@ pub(super) struct Target {
     /// Where the store's API is [default: $RUTTER_BASE_URL, $NAMERCTL_BASE_URL, the file .namerctl.*, or http://localhost:4180]
     #[arg(long, visible_alias = "store", global = true, value_name = "URL")]
     base_url: Option<String>,
+    /// A file with the token that says who you are [default: $RUTTER_TOKEN_FILE; $RUTTER_TOKEN is the token itself]
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
 }
 
 /// How something failed.
@@ -75,6 +78,8 @@ impl<'a> Ask<'a> {
 pub(super) struct StoreClient {
     /// `host:port`.
     authority: String,
+    /// `Bearer …`, when there is a token.
+    bearer: Option<String>,
 }
 
 impl StoreClient {
@@ -88,7 +93,10 @@ impl StoreClient {
         let uri: http::Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
         let authority = uri.authority().map(ToString::to_string);
         match (uri.scheme_str(), authority) {
-            (Some("http"), Some(authority)) => Ok(Self { authority }),
+            (Some("http"), Some(authority)) => Ok(Self {
+                authority,
+                bearer: namerctl::bearer(target.token_file.as_deref(), environment)?,
+            }),
             _ => Err(anyhow!(
                 "the store's URL must be http://HOST:PORT, found {url}"
             )),
@@ -180,6 +188,9 @@ impl StoreClient {
             .method(ask.method)
             .uri(path)
             .header("host", &self.authority);
+        if let Some(bearer) = &self.bearer {
+            request = request.header("authorization", bearer);
+        }
         for (name, value) in ask.headers {
             let value = hyper::header::HeaderValue::from_bytes(value.as_bytes())
                 .with_context(|| format!("{value:?} cannot be sent"))?;
