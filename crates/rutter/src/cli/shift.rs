@@ -101,7 +101,7 @@ impl<'a> Shift<'a> {
                 (
                     target,
                     Some(read.map_err(|_| {
-                        format!("--to takes TARGET=PERCENT, found {:?} as the share", share)
+                        format!("--to takes TARGET=PERCENT, found {share:?} as the share")
                     })?),
                 )
             }

@@ -135,7 +135,10 @@ impl StoreClient {
             Err(_) => return Err(self.unreachable("no answer")),
         };
         if !status.is_success() {
-            let body = body.collect().await.map(|body| body.to_bytes());
+            let body = body
+                .collect()
+                .await
+                .map(http_body_util::Collected::to_bytes);
             return Err(failure(status, &body.unwrap_or_default()));
         }
         let mut buffer = Vec::new();

@@ -439,7 +439,7 @@ pub(in crate::cli) fn written(written: &Written, style: Style) -> String {
             v.namespace
         )),
         None if written.before.is_some() => {
-            out.push_str(&format!("undo   rutter dtab rollback {}\n", v.namespace))
+            out.push_str(&format!("undo   rutter dtab rollback {}\n", v.namespace));
         }
         None => {}
     }
