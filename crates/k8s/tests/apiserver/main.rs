@@ -403,12 +403,8 @@ async fn tokens(real: &Real) {
     real.post(accounts, json!({"metadata": {"name": "robot"}}))
         .await;
     let wanted = json!({"spec": {"audiences": ["rutter"]}});
-    let given = real.call(
-        Method::POST,
-        &format!("{accounts}/robot/token"),
-        Some(wanted),
-    );
-    let given = given.await.unwrap();
+    let path = format!("{accounts}/robot/token");
+    let given = real.call(Method::POST, &path, Some(wanted)).await.unwrap();
     let token = given["status"]["token"].as_str().unwrap();
     let asked = |kubeconfig: &str, audiences: &[&str]| {
         let target = ApiTarget::Kubeconfig(real.dir.path().join(kubeconfig));
