@@ -169,7 +169,7 @@ class Nodes(unittest.TestCase):
         self.assertEqual(installed.returncode, 0, installed.stderr)
         self.addCleanup(chart.helm, "uninstall", one.release, "--namespace", one.namespace)
         directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="rutter-chart-")))
-        [service] = chart.of_kind(objects, "Service")
+        [service] = chart.of_kind(chart.part(objects, "router"), "Service")
         config = own_rights(one.namespace, objects, directory)
         for node, address in NODES.items():
             kubectl.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
