@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use dtab::Path;
 use http::Method;
-use k8s::{Cluster, NamerConfig, ServiceNamer, Timing};
+use k8s::{ApiTarget, Cluster, NamerConfig, ServiceNamer, Timing, Tokens};
 use naming::{Activity, Namer, Reads};
 use proptest::prelude::{Just, Strategy, prop_oneof};
 use proptest::strategy::ValueTree;
@@ -35,6 +35,7 @@ async fn the_namers_follow_a_real_api_server() {
     step("rename", rename(&real, &namer)).await;
     step("namespace", recreated_namespace(&real, &namer)).await;
     step("permissions", permissions(&real)).await;
+    step("tokens", tokens(&real)).await;
     step("outage", outage(&real, &cluster, &namer)).await;
     let records: Vec<_> = cluster
         .watches()
@@ -394,6 +395,41 @@ async fn recreated_namespace(real: &Real, namer: &ServiceNamer) {
     real.service("shop", "store", "web").await;
     real.pod("shop", "w1", "web", "10.1.0.9").await;
     until(namer, "/shop/http/store", Some(&["10.1.0.9:8080"]), LONG).await;
+}
+
+/// A service account's token is its own for those whom it is meant for, and nobody's for all others.
+async fn tokens(real: &Real) {
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    real.post(accounts, json!({"metadata": {"name": "robot"}}))
+        .await;
+    let wanted = json!({"spec": {"audiences": ["rutter"]}});
+    let path = format!("{accounts}/robot/token");
+    let given = real.call(Method::POST, &path, Some(wanted)).await.unwrap();
+    let token = given["status"]["token"].as_str().unwrap();
+    let asked = |kubeconfig: &str, audiences: &[&str]| {
+        let target = ApiTarget::Kubeconfig(real.dir.path().join(kubeconfig));
+        let audiences = audiences.iter().map(ToString::to_string).collect();
+        Tokens::new(target, audiences, LONG)
+    };
+    let robot = asked("kubeconfig", &["others", "rutter"]).user(token).await;
+    let robot = robot.unwrap().expect("it is the robot's");
+    assert_eq!(robot.name, "system:serviceaccount:default:robot");
+    assert!(
+        robot
+            .groups
+            .contains(&"system:serviceaccounts:default".to_owned()),
+        "{robot:?}"
+    );
+    for (audiences, token) in [
+        (&["others"][..], token),
+        (&[], token),
+        (&["rutter"], "made.up.token"),
+    ] {
+        let user = asked("kubeconfig", audiences).user(token).await;
+        assert_eq!(user, Ok(None), "{audiences:?}");
+    }
+    let refused = asked("kubeconfig-rutter", &["rutter"]).user(token).await;
+    assert!(refused.unwrap_err().contains("tokenreviews"));
 }
 
 async fn permissions(real: &Real) {

@@ -404,12 +404,21 @@ pub(super) fn bearer(
     file: Option<&Path>,
     environment: &Environment,
 ) -> anyhow::Result<Option<String>> {
-    let variable = |name: &str| environment.variables.get(name).filter(|value| !value.is_empty());
+    let variable = |name: &str| {
+        environment
+            .variables
+            .get(name)
+            .filter(|value| !value.is_empty())
+    };
     let read = |file: &Path| {
         let text = std::fs::read_to_string(file);
         text.with_context(|| format!("the token {} cannot be read", file.display()))
     };
-    let token = match (file, variable("RUTTER_TOKEN"), variable("RUTTER_TOKEN_FILE")) {
+    let token = match (
+        file,
+        variable("RUTTER_TOKEN"),
+        variable("RUTTER_TOKEN_FILE"),
+    ) {
         (Some(file), _, _) => read(file)?,
         (None, Some(token), _) => token.clone(),
         (None, None, Some(file)) => read(Path::new(file))?,
