@@ -142,11 +142,39 @@ def values(k8s, config):
         rbac=keys(create=TRUTH, scope=one_of("cluster", "namespaces"), namespaces=listed(like(NAME["pattern"], minLength=1)), endpoints=TRUTH,
                   extraRules=listed(k8s("io.k8s.api.rbac.v1.PolicyRule"))),
         networkPolicy=keys(enabled=TRUTH, **{f"{who}From": listed(k8s(NETWORK + "NetworkPolicyPeer")) for who in ("outgoing", "incoming", "admin")}),
+        store=store(k8s, config),
         metrics=keys(annotations=TRUTH, path=ABSOLUTE, podMonitor=monitor, serviceMonitor=monitor,
                      prometheusRule=keys(enabled=TRUTH, namespace=NAME, labels=MAP),
                      dashboards=keys(enabled=TRUTH, namespace=NAME, labels=MAP, annotations=MAP)),
         test=keys(enabled=TRUTH, image=keys(**{**IMAGE, "repository": like(r"^([a-z0-9][-a-z0-9._/]*)?$")}), command=listed(TEXT), args=listed(TEXT),
                   resources=k8s(CORE + "ResourceRequirements")),
+    )
+
+
+def store(k8s, config):
+    peers = listed(k8s(NETWORK + "NetworkPolicyPeer"))
+    named = {"type": "string", "minLength": 1}
+    server = {**keys(host=named, port=PORT), "required": ["host"]}
+    grant = {**keys(to={**listed(named), "minItems": 1}, namespaces=listed(named), may={**listed(one_of("read", "plan", "write", "force", "report")), "minItems": 1}),
+             "required": ["to", "may"]}
+    # Those that several replicas share; which keys go together is said by the program.
+    storage = {**keys(kind=one_of("io.l5d.k8s", "io.rutter.k8s.configMap", "io.l5d.etcd", "io.l5d.zk", "io.l5d.consul"), experimental=TRUTH,
+                      namespace=like(NAME["pattern"], minLength=1, maxLength=63), host=named, port=PORT, endpoints=listed(named), pathPrefix=like("^/"),
+                      zkAddrs=listed(server), sessionTimeoutMs=whole(1000, 600000), authInfo=keys(scheme=TEXT, auth=TEXT),
+                      acls=listed(keys(scheme=TEXT, id=TEXT, perms=TEXT)), token=TEXT, datacenter=TEXT,
+                      readConsistencyMode=one_of("default", "stale", "consistent")), "required": ["kind"]}
+    spread = {**keys(topologyKey=named, whenUnsatisfiable=one_of("ScheduleAnyway", "DoNotSchedule")), "required": ["topologyKey", "whenUnsatisfiable"]}
+    return keys(
+        enabled=TRUTH, replicas=whole(1, 100), namespace=like(SUBDOMAIN["pattern"], minLength=1, maxLength=253), initialDtab=TRUTH, storage=storage,
+        namers=config.part("namers"),
+        access=keys(audience=named, grants=listed(grant), tokensSecret=keys(name=SUBDOMAIN, key=like(r"^[-._a-zA-Z0-9]+$")), anonymous=TRUTH),
+        auditLog=like("^(/.*)?$"),
+        ports=keys(http=PORT, mesh=whole(0, 65535), thrift=whole(0, 65535), admin=PORT),
+        networkPolicy=keys(enabled=TRUTH, httpFrom=peers, meshFrom=peers, adminFrom=peers),
+        podDisruptionBudget=keys(enabled=TRUTH), spread=listed(spread), resources=k8s(CORE + "ResourceRequirements"), priorityClassName=SUBDOMAIN,
+        nodeSelector=MAP, tolerations=listed(k8s(CORE + "Toleration")), affinity=k8s(CORE + "Affinity"), podLabels=MAP, podAnnotations=MAP,
+        extraEnv=listed(k8s(CORE + "EnvVar")), extraVolumes=listed(k8s(CORE + "Volume")), extraVolumeMounts=listed(k8s(CORE + "VolumeMount")),
+        serviceAccount=keys(create=TRUTH, name=SUBDOMAIN, annotations=MAP),
     )
 
 

@@ -15,6 +15,8 @@ LINKERD1 = CHART / "values-linkerd1.yaml"
 NAMESPACE = RELEASE = "rutter"
 #: What helm takes the cluster for while it asks none.
 KUBERNETES = ("--kube-version", "1.34.4")
+#: The kind that it has of the chart's own CustomResourceDefinition.
+KINDS = ("--api-versions", "l5d.io/v1alpha1/DTab")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,7 @@ def helm(*arguments, **kwargs):
 
 def template(*arguments, release=RELEASE):
     """`helm template` of the chart; the caller looks at the status."""
-    return helm("template", release, CHART, *KUBERNETES, *arguments)
+    return helm("template", release, CHART, *KUBERNETES, *KINDS, *arguments)
 
 
 def rendered(one, *more):
@@ -71,11 +73,28 @@ def of_kind(documents, kind):
     return [document for document in documents if document["kind"] == kind]
 
 
+def part(documents, component):
+    """The objects of the routers, or those of the store."""
+    return [document for document in documents if document["metadata"]["labels"]["app.kubernetes.io/component"] == component]
+
+
+def has_store(documents):
+    return bool(part(documents, "store"))
+
+
 def pod_of(documents):
     """Template and container of the router."""
     [daemonset] = of_kind(documents, "DaemonSet")
     template = daemonset["spec"]["template"]
     return template, template["spec"]["containers"][0]
+
+
+def store_of(documents):
+    """Template, container and file of the store."""
+    [deployment] = of_kind(documents, "Deployment")
+    template = deployment["spec"]["template"]
+    [config] = of_kind(part(documents, "store"), "ConfigMap")
+    return template, template["spec"]["containers"][0], config["data"]["namerd.yaml"]
 
 
 def configuration(documents):

@@ -80,7 +80,7 @@ class Rendering(unittest.TestCase):
                 continue
             file = yaml.safe_load(text)
             _, container = chart.pod_of(objects)
-            [service] = chart.of_kind(objects, "Service")
+            [service] = chart.of_kind(chart.part(objects, "router"), "Service")
             listening = {server["port"] for router in file["routers"] for server in router["servers"]} | {file["admin"]["port"]}
             open_ports = {port["name"]: port["containerPort"] for port in container["ports"]}
             self.assertEqual(set(open_ports.values()), listening, name)
@@ -96,7 +96,7 @@ class Rendering(unittest.TestCase):
 
     def test_the_service_selects_the_pods(self):
         for name, objects in self.objects.items():
-            [service], [daemonset] = chart.of_kind(objects, "Service"), chart.of_kind(objects, "DaemonSet")
+            [service], [daemonset] = chart.of_kind(chart.part(objects, "router"), "Service"), chart.of_kind(objects, "DaemonSet")
             labels = daemonset["spec"]["template"]["metadata"]["labels"].items()
             for selector in (service["spec"]["selector"], daemonset["spec"]["selector"]["matchLabels"]):
                 self.assertLessEqual(selector.items(), labels, name)
@@ -120,7 +120,7 @@ class Rendering(unittest.TestCase):
         ]:
             objects = self.objects[name]
             _, container = chart.pod_of(objects)
-            [service], [daemonset] = chart.of_kind(objects, "Service"), chart.of_kind(objects, "DaemonSet")
+            [service], [daemonset] = chart.of_kind(chart.part(objects, "router"), "Service"), chart.of_kind(objects, "DaemonSet")
             self.assertEqual({port["name"]: port["hostPort"] for port in container["ports"] if "hostPort" in port}, ports, name)
             self.assertEqual(daemonset["spec"]["updateStrategy"]["rollingUpdate"], rollout, name)
             self.assertEqual(service["spec"].get("internalTrafficPolicy"), policy, name)
@@ -145,7 +145,8 @@ class Rendering(unittest.TestCase):
             self.assertEqual(container["securityContext"], {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}, name)
             context = template["spec"]["securityContext"]
             self.assertEqual((context["runAsNonRoot"], context["seccompProfile"]), (True, {"type": "RuntimeDefault"}), name)
-            for role in chart.of_kind(objects, "ClusterRole") + chart.of_kind(objects, "Role"):
+            routers = chart.part(objects, "router")
+            for role in chart.of_kind(routers, "ClusterRole") + chart.of_kind(routers, "Role"):
                 allowed = {(group, resource, verb) for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"] for verb in rule["verbs"]}
                 wanted = {(group, resource, verb) for group, resource in [("", "services"), ("discovery.k8s.io", "endpointslices")] for verb in ("list", "watch")}
                 more = {"namespaces": {("", "endpoints", "list"), ("", "endpoints", "watch")},

@@ -31,7 +31,7 @@ def setUpModule():
     kubectl = Kubectl(pathlib.Path(kube.kubeconfig))
     os.environ["KUBECONFIG"] = kube.kubeconfig
     kubectl("create", "namespace", "rutter")
-    kubectl("create", "-f", chart.HERE / "crds.yaml")
+    kubectl("create", "-f", chart.HERE / "crds.yaml", "-f", chart.CHART / "crds")
     kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 
 
@@ -75,6 +75,9 @@ class DryRun(unittest.TestCase):
     def test_reached_at_the_service_it_needs_no_rights_beyond_restricted(self):
         self.assertEqual(self.violations("node-local"), None)
 
+    def test_the_store_needs_no_rights_beyond_restricted(self):
+        self.assertEqual(self.violations("store-node-local"), None)
+
     def test_a_host_port_is_all_that_a_restricted_namespace_objects_to(self):
         text = self.violations("defaults")
         self.assertIn("hostPort (container \"rutter\" uses hostPort 4140)", text)
@@ -83,7 +86,10 @@ class DryRun(unittest.TestCase):
     def test_the_notes_say_what_to_paste(self):
         for one, wanted in [(chart.named("defaults"), ["$(NODE_IP)", "http://rutter.rutter:4140", "curl -H 'Host: web'", "pod-security", "/host => /srv"]),
                             (chart.named("node-local"), ["http://rutter.rutter:4140", "curl -H 'Host: web'", "--service rutter.rutter deployment.yaml"]),
-                            (chart.named("linkerd1-pasted"), ["daemonset/l5d", "$(NODE_IP)"])]:
+                            (chart.named("linkerd1-pasted"), ["daemonset/l5d", "$(NODE_IP)"]),
+                            (chart.named("store"), ["Deployment rutter/rutter-store", "create token ACCOUNT --audience rutter-store", "Nobody but the routers"]),
+                            (chart.named("store-more"), ["`edge`", "--base-url http://127.0.0.1:14180", "`store.access.grants`", "rutter dtab create edge"]),
+                            (chart.named("store-etcd"), ["There is no authentication"])]:
             done = chart.helm("install", one.release, chart.CHART, "--dry-run=server", "--namespace", one.namespace, *one.arguments)
             self.assertEqual(done.returncode, 0, done.stderr)
             notes = done.stdout.partition("NOTES:")[2]
@@ -96,7 +102,8 @@ class DryRun(unittest.TestCase):
         """What pod security says of the router's and the test's pods; none when it lets them in."""
         kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "held", "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}})
         objects = chart.objects(chart.named(name))
-        for pod in [pod_object(objects, "router", None), *chart.of_kind(objects, "Pod")]:
+        stores = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "store"}, "spec": chart.store_of(objects)[0]["spec"]}] if chart.has_store(objects) else []
+        for pod in [pod_object(objects, "router", None), *chart.of_kind(objects, "Pod"), *stores]:
             pod["metadata"]["namespace"] = "held"
             done = kubectl.run("create", "--dry-run=server", "-f", "-", text=yaml.safe_dump(pod))
             if done.returncode != 0:
@@ -169,7 +176,7 @@ class Nodes(unittest.TestCase):
         self.assertEqual(installed.returncode, 0, installed.stderr)
         self.addCleanup(chart.helm, "uninstall", one.release, "--namespace", one.namespace)
         directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="rutter-chart-")))
-        [service] = chart.of_kind(objects, "Service")
+        [service] = chart.of_kind(chart.part(objects, "router"), "Service")
         config = own_rights(one.namespace, objects, directory)
         for node, address in NODES.items():
             kubectl.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
@@ -204,12 +211,15 @@ class Nodes(unittest.TestCase):
 class Router:
     """A node's router: a process with what its pod would have."""
 
-    def __init__(self, objects, node, address, kubeconfig, directory):
+    def __init__(self, objects, node, address, kubeconfig, directory, hosts=None):
+        """`hosts`: what DNS would know."""
         template, container = chart.pod_of(objects)
         # Both are on this machine: each listens at its own address only, and has its own state.
         home = directory / node
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         text = chart.configuration(objects).replace("ip: 0.0.0.0", f"ip: {address}")
+        for host, known in (hosts or {}).items():
+            text = text.replace(host, known)
         for mount in container["volumeMounts"]:
             text = text.replace(mount["mountPath"], str(home))
         file = home / "config.yaml"

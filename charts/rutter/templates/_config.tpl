@@ -26,12 +26,17 @@
   {{- $hop = set $hop "hostNetwork" true -}}
   {{- $local = set $local "hostNetwork" true -}}
 {{- end -}}
-{{- $outgoing := dict "protocol" "http" "label" "outgoing" "dtab" .Values.dtab
-      "interpreter" (dict "kind" "default" "transformers" (list $hop))
+{{- $outgoing := dict "protocol" "http" "label" "outgoing"
+      "interpreter" (include "rutter.interpreter" (dict "root" $ "transformers" (list $hop)) | fromYaml)
       "servers" (list (merge (dict "port" .Values.ports.outgoing) $listen $values.outgoingServer)) -}}
-{{- $incoming := dict "protocol" "http" "label" "incoming" "dtab" .Values.dtab
-      "interpreter" (dict "kind" "default" "transformers" (list $local))
+{{- $incoming := dict "protocol" "http" "label" "incoming"
+      "interpreter" (include "rutter.interpreter" (dict "root" $ "transformers" (list $local)) | fromYaml)
       "servers" (list (merge (dict "port" .Values.ports.incoming) $listen $values.incomingServer)) -}}
+{{- /* What a router says itself counts before what the store says: with a store it says nothing. */ -}}
+{{- if not .Values.store.enabled -}}
+  {{- $_ := set $outgoing "dtab" .Values.dtab -}}
+  {{- $_ := set $incoming "dtab" .Values.dtab -}}
+{{- end -}}
 {{- /* Whole keys are taken over: a list of transformers that is given is the list. */ -}}
 {{- range $key, $value := $values.outgoing }}{{ $_ := set $outgoing $key $value }}{{ end -}}
 {{- range $key, $value := $values.incoming }}{{ $_ := set $incoming $key $value }}{{ end -}}

@@ -68,6 +68,12 @@ volumes:
   emptyDir: {sizeLimit: {{ .Values.stateDir.sizeLimit }}}
   {{- end }}
 {{- end }}
+{{- if include "rutter.asksStore" . }}
+- name: store-token
+  projected:
+    sources:
+    - serviceAccountToken: {path: token, audience: {{ .Values.store.access.audience | quote }}, expirationSeconds: 3600}
+{{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
@@ -148,6 +154,9 @@ volumeMounts:
 - {name: config, mountPath: {{ .Values.configDir | quote }}, readOnly: true}
 {{- if .Values.stateDir.enabled }}
 - {name: state, mountPath: {{ .Values.stateDir.mountPath | quote }}}
+{{- end }}
+{{- if include "rutter.asksStore" . }}
+- {name: store-token, mountPath: {{ include "rutter.storeTokenDir" . }}, readOnly: true}
 {{- end }}
 {{- with .Values.extraVolumeMounts }}
 {{ toYaml . }}

@@ -84,8 +84,8 @@ impl Lint<'_> {
                 None => return, // without the file nothing can be said about names
             }
         }
-        if router.interpreter.config_map.is_some() {
-            return; // nor without the ConfigMap
+        if router.interpreter.config_map.is_some() || router.interpreter.store.is_some() {
+            return; // nor without the ConfigMap, or what the store has
         }
         self.names(&at, router, &dtab, node);
     }

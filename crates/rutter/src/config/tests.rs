@@ -950,6 +950,13 @@ fn lint_finds_what_starts_and_leads_nowhere() {
 }
 
 #[test]
+fn lint_says_nothing_of_names_that_a_store_binds() {
+    let source = "routers:\n- protocol: http\n  servers: [{port: 4140}]\n  interpreter: {kind: io.l5d.namerd.http, dst: /$/inet/namerd/4180}\n";
+    let found = lint::lint(&load("x", source, &pod()).unwrap(), &pod());
+    assert!(found.all.is_empty(), "{}", found.render());
+}
+
+#[test]
 fn a_problem_is_drawn_with_its_line_and_a_caret() {
     let problems = load(
         "config.yaml",
