@@ -179,21 +179,22 @@ impl ApiError {
         )
     }
 
+    /// Whether nobody was there who could have answered: the same question may be answered soon.
+    #[must_use]
+    pub fn passing(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Status { code, .. } => matches!(code, 429 | 502 | 503 | 504),
+            Self::Silent(_) | Self::Slow(_) | Self::Garbage(_) => false,
+        }
+    }
+
     pub(crate) fn garbage(error: impl std::fmt::Display) -> Self {
         Self::Garbage(error.to_string())
     }
 
     fn unreachable(error: &(dyn std::error::Error + 'static)) -> Self {
-        let mut words = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let cause_words = cause.to_string();
-            if !words.contains(&cause_words) {
-                words = format!("{words}: {cause_words}");
-            }
-            source = cause.source();
-        }
-        Self::Unreachable(words)
+        Self::Unreachable(naming::words(error))
     }
 }
 

@@ -195,6 +195,7 @@ impl Feed {
         if !std::mem::take(&mut lists.by_itself) && self.api.streams().await? {
             match self.stream::<W>().await {
                 Ok((version, objects, watch)) => {
+                    lists.failed = false;
                     self.allowed(true);
                     self.put(&version, objects, lists);
                     lists.open = Some(watch);
@@ -202,6 +203,13 @@ impl Feed {
                 }
                 // Among them one whose store is too old for it: a failure inside.
                 Err(error) if error.misunderstood() => self.api.stop_streaming(),
+                Err(error) if error.passing() => {
+                    // A list would fare no better, and cost the API server more when all come back at once. What
+                    // fails again is asked the other way.
+                    lists.by_itself = lists.failed;
+                    lists.failed = !lists.failed;
+                    return Err(error);
+                }
                 // The list itself says what is missing; and where watches are refused, lists are what is left.
                 Err(ApiError::Status { .. }) => {}
                 Err(error) => {
@@ -361,8 +369,10 @@ impl Feed {
 struct Lists {
     /// The last list lacked most of what is held, which is still there.
     doubted: bool,
-    /// The next list is fetched by itself, since the last one broke off as a stream.
+    /// The next list is fetched by itself, since the last one stuck as a stream, or two in a row failed.
     by_itself: bool,
+    /// The last stream failed, and was the first to do so.
+    failed: bool,
     /// The watch that the last list began.
     open: Option<Watch>,
 }

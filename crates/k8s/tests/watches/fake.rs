@@ -36,7 +36,8 @@ struct State {
     /// By resource, then `namespace/name`.
     objects: BTreeMap<(String, String), Value>,
     log: Vec<(u64, String, Value)>,
-    faults: Vec<(String, Fault)>,
+    /// What the target contains, what is done, and whether only to the first such request.
+    faults: Vec<(String, Fault, bool)>,
     calls: Vec<String>,
     ended: bool,
     /// Whether a watch may begin with the list, as API servers since 1.32 do it.
@@ -193,12 +194,16 @@ impl Fake {
     }
 
     pub(crate) fn fault(&self, path: &str, fault: Fault) {
-        self.shared
-            .state
-            .lock()
-            .unwrap()
-            .faults
-            .push((path.to_owned(), fault));
+        self.add_fault(path, fault, false);
+    }
+
+    pub(crate) fn fault_once(&self, path: &str, fault: Fault) {
+        self.add_fault(path, fault, true);
+    }
+
+    fn add_fault(&self, path: &str, fault: Fault, once: bool) {
+        let mut state = self.shared.state.lock().unwrap();
+        state.faults.push((path.to_owned(), fault, once));
     }
 
     pub(crate) fn heal(&self) {
@@ -263,11 +268,12 @@ impl Shared {
                     return;
                 }
                 state.calls.push(target.clone());
-                state
-                    .faults
-                    .iter()
-                    .find(|(path, _)| target.contains(path))
-                    .map(|(_, fault)| fault.clone())
+                let mut faults = state.faults.iter();
+                let found = faults.position(|(path, ..)| target.contains(path));
+                found.map(|at| match state.faults[at].2 {
+                    true => state.faults.remove(at).1,
+                    false => state.faults[at].1.clone(),
+                })
             };
             self.called.notify_waiters();
             let done = match fault {

@@ -639,6 +639,7 @@ async fn what_holds_back_a_streamed_list_does_not_hold_back_the_list() {
         Fault::Status(422),
         Fault::Status(400),
         Fault::Status(410),
+        Fault::Status(503),
         Fault::HeadOnly,
         Fault::Says(String::new()),
     ] {
@@ -655,6 +656,21 @@ async fn what_holds_back_a_streamed_list_does_not_hold_back_the_list() {
         fake.slice("a", "s1", &["10.0.0.2"]);
         until(&namer, WEB, "10.0.0.2").await;
     }
+}
+
+/// A hundred routers that come back with the API server would each ask once more.
+#[tokio::test]
+async fn a_streamed_list_that_failed_in_passing_is_asked_for_again() {
+    let fake = Fake::start().await;
+    fake.streams();
+    fake.slice("a", "s1", &["10.0.0.1"]);
+    let slices = "endpointslices";
+    fake.fault_once(slices, Fault::Status(502));
+    let namer = namer(&fake, timing()).await;
+    until(&namer, WEB, "10.0.0.1").await;
+    both_listed(&fake).await;
+    assert_eq!(fake.calls("limit="), 0, "no list by itself");
+    assert_eq!(fake.calls(STREAMED), 3, "slices twice, services once");
 }
 
 #[tokio::test]
