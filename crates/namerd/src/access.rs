@@ -236,14 +236,11 @@ impl Access {
         let Some(rules) = &self.rules else {
             return Ok(());
         };
-        let theirs = rules
-            .grants
-            .iter()
-            .filter(|grant| grant.to.iter().any(|to| who.is(to)) && grant.allows(verb));
-        let allowed = match namespace {
-            Some(namespace) => theirs.into_iter().any(|grant| grant.covers(namespace)),
-            None => theirs.into_iter().next().is_some(),
-        };
+        let allowed = rules.grants.iter().any(|grant| {
+            grant.to.iter().any(|to| who.is(to))
+                && grant.allows(verb)
+                && namespace.is_none_or(|namespace| grant.covers(namespace))
+        });
         let what = match namespace {
             Some(namespace) => format!("{verb} in namespace {namespace}"),
             None => verb.to_string(),
@@ -269,7 +266,7 @@ impl Access {
 impl Rules {
     async fn by_token(&self, token: &str) -> Result<Subject, Denied> {
         if let Some(tokens) = &self.tokens
-            && let Some(subject) = tokens.subject(token).await
+            && let Some(subject) = tokens.subject(token)
         {
             return Ok(subject);
         }

@@ -23,6 +23,8 @@ mod bound;
 mod dtabs;
 mod query;
 mod rutter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod spoken;
 mod stream;
 
 /// The API over a store and its names.

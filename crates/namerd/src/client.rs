@@ -3,7 +3,7 @@
 //!
 //! Each name in use has a stream of its tree, each bound name one of its addresses ([`follow`]). What was said last stays
 //! until something else is said: a store that is away, restarts or talks nonsense changes nothing. The protocols are
-//! `http`, `mesh` and `thrift`.
+//! `http`, `mesh` and `thrift`; TLS is somebody else's ([`Secure`]).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,7 +23,8 @@ use tokio::task::AbortHandle;
 
 use self::follow::{Label, follow};
 use self::said::{Numbered, Tree};
-use self::store::Remote;
+pub use self::store::{Duplex, Secure, Securing, Stream};
+use self::store::{Remote, Way};
 
 mod follow;
 mod http;
@@ -84,12 +85,12 @@ impl Protocol {
     }
 }
 
-impl ClientConfig {
-    fn remote(self: &Arc<Self>) -> Arc<dyn Remote> {
-        match self.protocol {
-            Protocol::Http => Arc::new(http::Api::new(self.clone())),
-            Protocol::Mesh { window } => Arc::new(mesh::Api::new(self.clone(), window)),
-            Protocol::Thrift => Arc::new(thrift::Api::new(self.clone())),
+impl Way {
+    fn remote(self) -> Arc<dyn Remote> {
+        match self.config.protocol {
+            Protocol::Http => Arc::new(http::Api::new(self)),
+            Protocol::Mesh { window } => Arc::new(mesh::Api::new(self, window)),
+            Protocol::Thrift => Arc::new(thrift::Api::new(self)),
         }
     }
 }
@@ -198,17 +199,21 @@ impl<T> Entry<T> {
 }
 
 impl StoreInterpreter {
-    /// An interpreter that asks that store, with tasks on `control`; what it binds passes through `transformers`, in
+    /// An interpreter that asks that store, with or without TLS, and with tasks on `control`; what it binds passes through `transformers`, in
     /// order. `system` answers what needs no store.
     pub fn new(
-        config: ClientConfig,
+        (config, secure): (ClientConfig, Option<Arc<dyn Secure>>),
         system: Arc<dyn Namer>,
         transformers: Vec<Arc<dyn Transformer>>,
         control: &Handle,
     ) -> Self {
         let config = Arc::new(config);
+        let way = Way {
+            config: config.clone(),
+            secure,
+        };
         let shared = Arc::new(Shared {
-            remote: config.remote(),
+            remote: way.remote(),
             config,
             control: control.clone(),
             tables: Mutex::default(),

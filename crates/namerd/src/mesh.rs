@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use naming::{Bound, Reads};
 use prost::Message;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use self::authority::WithoutAuthority;
@@ -27,6 +27,7 @@ use self::grpc::{Answer, Code, Status};
 use self::messages as wire;
 use crate::names::{Names, explained};
 use crate::observe::{self, State};
+use crate::serve::until;
 use crate::store::{Namespace, Observed, Store};
 
 pub mod authority;
@@ -63,7 +64,11 @@ impl Mesh {
     }
 
     /// Serves one connection; when the store ends, its streams end and the client is told to go.
-    pub(crate) async fn serve(self, stream: TcpStream, peer: SocketAddr) {
+    pub(crate) async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: SocketAddr,
+    ) {
         let stop = self.stop.clone();
         let service = service_fn(move |request| {
             let mesh = self.clone();
@@ -77,17 +82,7 @@ impl Mesh {
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1)
             .serve_connection(io, service);
-        tokio::pin!(serving);
-        let ended = tokio::select! {
-            ended = &mut serving => ended,
-            () = stop.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%peer, %error, "a connection ended");
-        }
+        until(&stop, serving, peer).await;
     }
 
     /// Answers one call.

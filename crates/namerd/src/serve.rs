@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -47,7 +48,6 @@ pub trait Keys: Send + Sync {
 #[derive(Clone, Debug)]
 pub(crate) struct Certificate(pub(crate) Arc<str>);
 
-/// An open port of the API.
 /// What a port serves.
 #[derive(Clone)]
 pub enum Interface {
@@ -78,7 +78,7 @@ impl ApiListener {
         })
     }
 
-    /// It speaks TLS, and nothing else. For the HTTP API.
+    /// It speaks TLS, and nothing else.
     #[must_use]
     pub fn with_tls(self, keys: Arc<dyn Keys>) -> Self {
         Self {
@@ -124,12 +124,26 @@ impl ApiListener {
     }
 }
 
+impl Interface {
+    /// What ALPN calls what is spoken inside of TLS; ThriftMux has no name.
+    const fn protocol(&self) -> Option<&'static str> {
+        match self {
+            Self::Http(_) => Some("http/1.1"),
+            Self::Mesh(_) => Some("h2"),
+            Self::Thrift(_) => None,
+        }
+    }
+}
+
 /// The handshake, and what the client's certificate calls it.
 async fn secured(
     stream: TcpStream,
     keys: &dyn Keys,
+    protocol: Option<&'static str>,
 ) -> Result<(TlsStream<TcpStream>, Option<Certificate>), String> {
-    let accepting = TlsAcceptor::from(keys.config()).accept(stream);
+    let mut config = (*keys.config()).clone();
+    config.alpn_protocols = protocol.map(Vec::from).into_iter().collect();
+    let accepting = TlsAcceptor::from(Arc::new(config)).accept(stream);
     let stream = tokio::time::timeout(HEAD_TIME, accepting)
         .await
         .map_err(|_| format!("the handshake was not complete within {HEAD_TIME:?}"))?
@@ -147,14 +161,28 @@ async fn connection(
     stop: CancellationToken,
 ) {
     prepare(&stream);
-    match (interface, keys) {
-        (Interface::Http(api), None) => http(stream, None, peer, api, stop).await,
-        (Interface::Http(api), Some(keys)) => match secured(stream, &*keys).await {
-            Ok((stream, name)) => http(stream, name, peer, api, stop).await,
-            Err(error) => tracing::debug!(%peer, error, "no TLS came of a connection"),
-        },
-        (Interface::Mesh(mesh), _) => mesh.serve(stream, peer).await,
-        (Interface::Thrift(thrift), _) => thrift.serve(stream, peer).await,
+    // Each on the heap, so that a connection has room for what it is and not for the largest that there is.
+    let Some(keys) = keys else {
+        return Box::pin(spoken(stream, None, peer, interface, stop)).await;
+    };
+    match Box::pin(secured(stream, &*keys, interface.protocol())).await {
+        Ok((stream, name)) => Box::pin(spoken(stream, name, peer, interface, stop)).await,
+        Err(error) => tracing::debug!(%peer, error, "no TLS came of a connection"),
+    }
+}
+
+/// What is spoken on a connection, whatever is below.
+async fn spoken(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    name: Option<Certificate>,
+    peer: SocketAddr,
+    interface: Interface,
+    stop: CancellationToken,
+) {
+    match interface {
+        Interface::Http(api) => Box::pin(http(stream, name, peer, api, stop)).await,
+        Interface::Mesh(mesh) => Box::pin(mesh.serve(stream, peer)).await,
+        Interface::Thrift(thrift) => Box::pin(thrift.serve(stream, peer)).await,
     }
 }
 
@@ -170,7 +198,8 @@ async fn http(
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
         }
-        async move { Ok::<_, std::convert::Infallible>(api.handle(request, peer).await) }
+        // On the heap until it is answered: hyper keeps room for it as long as the connection lasts, a stream's too.
+        async move { Ok::<_, std::convert::Infallible>(Box::pin(api.handle(request, peer)).await) }
     });
     // Clients write `>` in a query as it is.
     let io = TokioIo::new(admin::Lenient::new(stream));
@@ -179,6 +208,15 @@ async fn http(
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(io, service);
+    until(&stop, serving, peer).await;
+}
+
+/// Serves a connection to its end; after `stop` what is under way is answered, and nothing else.
+pub(crate) async fn until(
+    stop: &CancellationToken,
+    serving: impl GracefulConnection<Error = hyper::Error>,
+    peer: SocketAddr,
+) {
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,

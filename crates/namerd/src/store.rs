@@ -18,6 +18,7 @@ mod audited;
 pub mod consul;
 pub mod etcd;
 mod file;
+#[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 #[cfg(test)]
 mod linear;
@@ -151,20 +152,17 @@ pub struct Origin {
 impl Origin {
     /// A change by `author`, now.
     pub fn now(author: impl Into<Arc<str>>, note: impl Into<Arc<str>>) -> Self {
-        let since = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        Self::at(author, to_millis(SystemTime::now()), note)
+    }
+
+    /// A change by `author`, so many milliseconds after 1970 began.
+    pub(crate) fn at(author: impl Into<Arc<str>>, millis: u64, note: impl Into<Arc<str>>) -> Self {
         Self {
             author: author.into(),
-            time: from_millis(since.as_millis() as u64),
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(millis),
             note: note.into(),
         }
     }
-}
-
-/// Milliseconds since 1970 as a time.
-pub(crate) fn from_millis(millis: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
 }
 
 /// A time as milliseconds since 1970.
@@ -190,6 +188,12 @@ impl Change {
             dtab,
             origin,
         })
+    }
+
+    /// Whether what comes in force is what will be read of it again.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn is_as_written(&self) -> bool {
+        Dtab::read(&self.text).as_ref() == Ok(&self.dtab)
     }
 
     /// A dtab that was not written as text.

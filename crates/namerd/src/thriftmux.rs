@@ -10,8 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use dtab::NameTree;
 use naming::{Addr, Bound, Reads};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
@@ -52,18 +51,28 @@ impl ThriftMux {
     }
 
     /// Serves one connection; when the store ends, what waits is told to ask elsewhere.
-    pub(crate) async fn serve(self, stream: TcpStream, peer: SocketAddr) {
-        let (mut reading, mut writing) = stream.into_split();
+    pub(crate) async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: SocketAddr,
+    ) {
+        let (mut reading, mut writing) = tokio::io::split(stream);
         let (answers, mut to_write) = mpsc::channel::<Bytes>(ANSWERS);
         let gone = CancellationToken::new();
         let lost = gone.clone();
         let writer = tokio::spawn(async move {
             while let Some(frame) = to_write.recv().await {
-                if writing.write_all(&frame).await.is_err() {
+                let written = async {
+                    writing.write_all(&frame).await?;
+                    // TLS may hold something back.
+                    writing.flush().await
+                };
+                if written.await.is_err() {
                     break;
                 }
             }
             lost.cancel();
+            _ = writing.shutdown().await;
         });
         let mut session = Session {
             service: self.clone(),
@@ -184,10 +193,7 @@ struct Session {
 }
 
 impl Session {
-    async fn read(
-        &mut self,
-        reading: &mut (impl tokio::io::AsyncRead + Unpin),
-    ) -> Result<(), String> {
+    async fn read(&mut self, reading: &mut (impl AsyncRead + Unpin)) -> Result<(), String> {
         let mut buffer = BytesMut::new();
         loop {
             while let Some((tag, message)) =

@@ -20,6 +20,7 @@ pub mod state;
 #[cfg(test)]
 mod test_support;
 pub mod transform;
+mod words;
 
 pub use bind::{BindError, BoundTree, Mounted};
 pub use delegation::Delegation;
@@ -33,3 +34,4 @@ pub use names::{
     Binding, Cause, Delegations, Leaf, LeafTarget, Names, NamesConfig, NamesLimits, Outcome,
 };
 pub use state::{Reads, Var};
+pub use words::words;

@@ -169,15 +169,25 @@ impl Upstream {
         body: &[u8],
     ) -> Poll<io::Result<usize>> {
         let n = ready!(self.io.poll_write_two(cx, head, body))?;
-        self.open.0.sent.add(n as u64);
+        self.sent(n);
         Poll::Ready(Ok(n))
     }
 
     /// Reads more into the buffer, and counts it.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let n = ready!(self.io.poll_read(cx, &mut self.buffer))?;
-        self.open.0.received.add(n as u64);
+        self.received(n);
         Poll::Ready(Ok(n))
+    }
+
+    /// Counts bytes that came from it.
+    pub(crate) fn received(&self, n: usize) {
+        self.open.0.received.add(n as u64);
+    }
+
+    /// Counts bytes that went to it.
+    pub(crate) fn sent(&self, n: usize) {
+        self.open.0.sent.add(n as u64);
     }
 }
 

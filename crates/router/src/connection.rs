@@ -13,13 +13,13 @@ use crate::call::Call;
 use crate::diagnose::Diagnosis;
 use crate::entrance::{Behind, Entrance};
 use crate::exchange::{Downstream, Stalls};
-use crate::handle::{After, handle};
+use crate::handle::After;
 use crate::http1::{Framing, Parsed, RequestHead, ResponseHead, Version};
 use crate::identify::Identified;
 use crate::io::{BLOCK, Buffer, Io};
 use crate::respond::{self, Answering, RouteError};
 use crate::routes::Local;
-use crate::settings::SocketSettings;
+use crate::stage::on_stage;
 use crate::stats::ServerStats;
 use crate::tunnel::Wish;
 
@@ -68,6 +68,23 @@ impl Ends {
     }
 }
 
+/// A client's connection, and whose it is. Boxed, it goes to where its requests are served, and back.
+pub(crate) struct Connection {
+    pub(crate) ends: Ends,
+    pub(crate) down: Downstream,
+}
+
+impl Connection {
+    fn new(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr), io: Io) -> Box<Self> {
+        let mut ends = Ends::new(entrance, who);
+        ends.client_cert = io.client_certificate().map(String::into_boxed_str);
+        Box::new(Self {
+            ends,
+            down: Downstream::new(io, entrance.worker().timers.timer()),
+        })
+    }
+}
+
 /// What a request needs while it is served; handed from request to request.
 #[derive(Default)]
 pub(crate) struct Job {
@@ -77,6 +94,8 @@ pub(crate) struct Job {
     pub(crate) key: Vec<u8>,
     /// The head that goes up.
     pub(crate) up: Vec<u8>,
+    /// What goes down.
+    pub(crate) out: Vec<u8>,
     pub(crate) formats: Formats,
     pub(crate) client_http10: bool,
     pub(crate) client_keeps: bool,
@@ -99,27 +118,17 @@ enum Head {
 /// Serves a connection until it ends. `who` is this router's address and the client's.
 pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr), io: Io) {
     let worker = entrance.worker();
-    let mut ends = Ends::new(entrance, who);
-    ends.client_cert = io.client_certificate().map(String::into_boxed_str);
     let began = Instant::now();
-    let mut down = Downstream {
-        io,
-        buffer: Buffer::default(),
-        out: Vec::new(),
-        written: 0,
-        half_closed: false,
-        stalls: Stalls::of(&SocketSettings::default()),
-        timer: worker.timers.timer(),
-        sent: 0,
-        received: 0,
-    };
+    let mut connection = Connection::new(entrance, who, io);
     let (mut sent, mut received) = (0, 0);
     // The client said that nothing follows its last request, and that was whole: closing loses nothing.
     let mut polite = false;
     loop {
+        let Connection { ends, down } = &mut *connection;
         if down.buffer.is_empty() {
             down.buffer = Buffer::default();
-            if down.half_closed || !wait(entrance, &mut down).await {
+            // What a fresh connection was made for is most likely here.
+            if down.half_closed || !(down.io.is_fresh() || wait(entrance, down).await) {
                 break;
             }
             down.buffer = worker.blocks.take();
@@ -128,27 +137,33 @@ pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr)
         let behind = entrance.behind();
         ends.follow(&behind);
         let local = &behind.local;
-        down.stalls = Stalls::of(&local.router.settings.servers[ends.server].socket);
+        let server = &local.router.settings.servers[ends.server];
+        down.stalls = Stalls::of(&server.socket);
         let mut job = worker.jobs.borrow_mut().pop().unwrap_or_default();
-        let after = match read_head(local, &mut down, &mut job).await {
+        std::mem::swap(&mut down.out, &mut job.out);
+        let after = match read_head(local, down, &mut job).await {
             Head::End => After::Close,
             Head::Nothing => After::Keep,
             Head::Bad(error) => {
-                refuse_head(local, &ends, &mut down, &error).await;
+                // Boxed, as it is rare: an idle connection's task is no larger for it.
+                Box::pin(refuse_head(local, ends, down, &error)).await;
                 After::Close
             }
             Head::Complete => {
-                let old = local.router.settings.servers[ends.server]
-                    .life_time
-                    .is_some_and(|life| began.elapsed() > life);
+                let old = server.life_time.is_some_and(|life| began.elapsed() > life);
                 job.client_http10 = job.request.version() == Version::Http10;
                 job.client_keeps = job.request.keep_alive() && !old && !entrance.is_ending();
                 polite = !job.request.keep_alive() && job.request.framing() == Framing::None;
                 let _under_way = worker.under_way();
-                handle(local, &ends, &mut down, &mut job).await
+                let after;
+                (connection, job, after) = on_stage(worker, &behind, connection, job).await;
+                after
             }
         };
+        let Connection { ends, down } = &mut *connection;
         polite &= down.buffer.is_empty();
+        // An idle connection has no memory for answers.
+        std::mem::swap(&mut down.out, &mut job.out);
         worker.give_job(job);
         ends.stats.received.add(down.received - received);
         ends.stats.sent.add(down.sent - sent);
@@ -159,7 +174,7 @@ pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr)
         }
     }
     if !polite {
-        linger(&mut down).await;
+        linger(&mut connection.down).await;
     }
 }
 
@@ -251,23 +266,13 @@ pub(crate) async fn turn_away(
     io: Io,
     error: &RouteError,
 ) {
-    let ends = Ends::new(entrance, who);
-    let worker = entrance.worker();
-    let mut down = Downstream {
-        io,
-        buffer: worker.blocks.take(),
-        out: Vec::new(),
-        written: 0,
-        half_closed: false,
-        stalls: Stalls::of(&SocketSettings::default()),
-        timer: worker.timers.timer(),
-        sent: 0,
-        received: 0,
-    };
+    let mut connection = Connection::new(entrance, who, io);
+    let Connection { ends, down } = &mut *connection;
+    down.buffer = entrance.worker().blocks.take();
     let behind = entrance.behind();
-    refuse_head(&behind.local, &ends, &mut down, error).await;
+    refuse_head(&behind.local, ends, down, error).await;
     drop(behind);
-    linger(&mut down).await;
+    linger(down).await;
 }
 
 /// Answers a head that cannot be read.
@@ -314,4 +319,21 @@ async fn linger(down: &mut Downstream) {
         }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<'a, F: Future>(_: fn(&'a Rc<Entrance>, (SocketAddr, SocketAddr), Io) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What a request needs is lent to it; thousands of idle connections are to cost little.
+    #[test]
+    fn an_idle_connection_has_no_memory_for_requests() {
+        let (task, ends) = (size(serve), size_of::<Connection>());
+        assert!(task <= 640, "{task} bytes of a task");
+        assert!(ends <= 512, "{ends} bytes of a connection's ends");
+    }
 }

@@ -16,11 +16,17 @@ use crate::http1::{
 };
 use crate::io::{BLOCK, BLOCK_MAX, Buffer, Io};
 use crate::settings::SocketSettings;
+use crate::splice::{LONG, Passage, Step};
 use crate::timer::Timer;
 use crate::wrap::Wrapper;
 
 /// No byte of a body for so long is a stall.
 const STALL: Duration = Duration::from_secs(60);
+/// An answer that takes longer has its client watched, so that it is noticed when that goes away. The worker looks that
+/// often at the most, however many connections come.
+const UNWATCHED: Duration = Duration::from_millis(50);
+/// So much of a body is written together with its head, as one run of bytes.
+const TOGETHER: usize = 2 * 1024;
 /// No timer of a stall is armed for less.
 const SOON: Duration = Duration::from_millis(10);
 
@@ -85,6 +91,8 @@ pub(crate) struct RequestBody {
     /// Longer ones are refused, in bytes on the wire; and how much of that is left.
     limit: u64,
     left: u64,
+    /// Its bytes go around the buffer.
+    passage: Option<Passage>,
 }
 
 /// What ended an attempt before its response head.
@@ -138,6 +146,7 @@ impl RequestBody {
             continue_owed: false,
             limit,
             left: limit,
+            passage: None,
         };
         if matches!(framing, Framing::Length(n) if n > limit) {
             return Err(body.too_long());
@@ -210,6 +219,18 @@ impl RequestBody {
         }
     }
 
+    /// So much of it left the connection around the buffer.
+    fn passed(&mut self, n: usize) {
+        self.scanner.skip(n as u64);
+        self.left = self.left.saturating_sub(n as u64);
+        self.taken = true;
+    }
+
+    /// Whether the endpoint has yet to take what came.
+    fn is_held_up(&self) -> bool {
+        self.sent < self.scanned || self.passage.as_ref().is_some_and(Passage::is_loaded)
+    }
+
     /// The request is answered: its bytes leave the buffer, what follows is the next request.
     pub(crate) fn finish(&mut self, buffer: &mut Buffer) {
         buffer.consume(self.scanned);
@@ -219,6 +240,21 @@ impl RequestBody {
 }
 
 impl Downstream {
+    /// A connection of which nothing was read yet.
+    pub(crate) fn new(io: Io, timer: Timer) -> Self {
+        Self {
+            io,
+            buffer: Buffer::default(),
+            out: Vec::new(),
+            written: 0,
+            half_closed: false,
+            stalls: Stalls::of(&SocketSettings::default()),
+            timer,
+            sent: 0,
+            received: 0,
+        }
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.out.len() {
             let n = ready!(self.io.poll_write(cx, &self.out[self.written..]))?;
@@ -264,6 +300,9 @@ impl Downstream {
     /// Watches a client that has nothing to say: takes in up to one head of pipelined bytes, notes FIN, and fails when
     /// it is gone.
     fn poll_watch(&mut self, cx: &mut Context<'_>, held: usize) -> io::Result<()> {
+        if self.io.is_fresh() {
+            return Ok(());
+        }
         while !self.half_closed && self.buffer.len() - held < BLOCK {
             match self.poll_fill(cx, BLOCK_MAX) {
                 Poll::Pending => break,
@@ -319,6 +358,19 @@ struct Passing<F> {
     blocked: bool,
     /// Who is told before its last piece is written.
     before_last: Option<F>,
+    /// Its bytes go around the buffer.
+    passage: Option<Passage>,
+}
+
+impl<F: FnOnce()> Passing<F> {
+    /// Called before each write.
+    fn note_last(&mut self) {
+        if self.scanner.is_done()
+            && let Some(note) = self.before_last.take()
+        {
+            note();
+        }
+    }
 }
 
 /// One attempt: the two connections and what is between them.
@@ -426,6 +478,7 @@ impl<'a> Exchange<'a> {
                 self.body.wrote(n - of_head, &mut self.down.buffer);
                 continue;
             }
+            ready!(self.poll_send_around(cx))?;
             if self.body.is_complete() {
                 return Poll::Ready(Ok(()));
             }
@@ -440,6 +493,42 @@ impl<'a> Exchange<'a> {
                 Ok(_) => self.moved = true,
             }
         }
+    }
+
+    /// Sends the long rest of a body around the buffer, to its end, unless it is to be kept or the way is closed.
+    fn poll_send_around(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        if self.body.passage.is_none() {
+            // One that waits for `100 Continue`, or has interim answers to write, goes the other way first.
+            let other = self.body.retained || self.body.continue_owed || !self.down.out.is_empty();
+            if other || !is_long(&self.body.scanner, &self.down.buffer) {
+                return Poll::Ready(Ok(()));
+            }
+            if self.down.io.watch().is_err() {
+                return Poll::Ready(Err(SendError::Client));
+            }
+            self.body.passage = self.down.buffer.passage();
+        }
+        let (Some(from), Some(to)) = (self.down.io.plain(), self.up.io.plain()) else {
+            return Poll::Ready(Ok(()));
+        };
+        while let Some(passage) = &mut self.body.passage {
+            let left = self.body.scanner.remaining().unwrap_or_default();
+            if left == 0 && !passage.is_loaded() {
+                break;
+            }
+            match ready!(passage.poll_step(cx, from, to, left)) {
+                Step::Took(n) => {
+                    self.down.received += n as u64;
+                    self.body.passed(n);
+                }
+                Step::Gave(n) => self.up.sent(n),
+                Step::Closed => self.body.passage = None,
+                Step::FromEnded(_) => return Poll::Ready(Err(SendError::Client)),
+                Step::ToBroke(error) => return Poll::Ready(Err(SendError::Upstream(error))),
+            }
+            self.moved = true;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// The request's side: sends, or watches the client once all is sent.
@@ -471,8 +560,10 @@ impl<'a> Exchange<'a> {
         interim: bool,
         deadline: Option<Instant>,
     ) -> Result<(), AttemptError> {
-        match deadline {
-            Some(deadline) => self.down.timer.arm(deadline),
+        let fresh = self.down.io.is_fresh();
+        let watch = fresh.then(|| Instant::now() + UNWATCHED);
+        match deadline.into_iter().chain(watch).min() {
+            Some(at) => self.down.timer.arm(at),
             None => self.down.timer.disarm(),
         }
         let mut stall_armed = false;
@@ -492,6 +583,12 @@ impl<'a> Exchange<'a> {
             }
             while self.down.timer.poll(cx).is_ready() {
                 let now = Instant::now();
+                if self.down.io.is_fresh() {
+                    if self.down.io.watch().is_err() {
+                        return Poll::Ready(Err(AttemptError::ClientGone));
+                    }
+                    self.poll_up(cx)?;
+                }
                 if deadline.is_some_and(|deadline| deadline <= now) {
                     return Poll::Ready(Err(AttemptError::Deadline));
                 }
@@ -522,7 +619,7 @@ impl<'a> Exchange<'a> {
     /// For how long the upload may stand still: whether the client is waited for, or the endpoint.
     fn upload_stall(&self) -> Duration {
         let waits_for_client = self.head_sent == self.head.len()
-            && self.body.sent == self.body.scanned
+            && !self.body.is_held_up()
             && !self.body.is_complete();
         if waits_for_client {
             self.down.stalls.read
@@ -592,6 +689,7 @@ impl<'a> Exchange<'a> {
             reframe,
             blocked: false,
             before_last: Some(before_last),
+            passage: None,
         };
         let stalls = self.down.stalls;
         self.down.timer.arm_in(stalls.write.min(STALL));
@@ -603,6 +701,9 @@ impl<'a> Exchange<'a> {
                 return Poll::Ready(end);
             }
             let blocked = passing.blocked;
+            if self.down.io.watch().is_err() {
+                return Poll::Ready(Forwarded::ClientGone);
+            }
             match self.poll_up(cx) {
                 Ok(()) => {}
                 Err(AttemptError::ClientGone) if self.all_sent => {
@@ -636,14 +737,18 @@ impl<'a> Exchange<'a> {
             if let Err(error) = self.scan_down(passing) {
                 return Poll::Ready(Forwarded::UpstreamBroke(error.to_string()));
             }
+            if (1..=TOGETHER).contains(&passing.scanned) && self.down.written < self.down.out.len()
+            {
+                let body = &self.up.buffer.bytes()[..passing.scanned];
+                self.down.out.extend_from_slice(body);
+                self.up.buffer.consume(passing.scanned);
+                passing.scanned = 0;
+            }
             let head = &self.down.out[self.down.written..];
             let body = &self.up.buffer.bytes()[..passing.scanned];
             if !head.is_empty() || !body.is_empty() {
-                if passing.scanner.is_done()
-                    && self.wrapper.is_none()
-                    && let Some(note) = passing.before_last.take()
-                {
-                    note();
+                if self.wrapper.is_none() {
+                    passing.note_last();
                 }
                 passing.blocked = true;
                 let n = match ready!(self.down.io.poll_write_two(cx, head, body)) {
@@ -670,6 +775,12 @@ impl<'a> Exchange<'a> {
                 }
                 return Poll::Ready(Forwarded::Whole);
             }
+            if let Some(end) = ready!(self.poll_around(cx, passing)) {
+                return Poll::Ready(end);
+            }
+            if passing.scanner.is_done() {
+                continue;
+            }
             if filled && self.up.buffer.is_empty() {
                 // A stream that fills its block gets a larger one.
                 self.up.buffer.widen(BLOCK_MAX);
@@ -692,6 +803,53 @@ impl<'a> Exchange<'a> {
                 Err(error) => return Poll::Ready(Forwarded::UpstreamBroke(error.to_string())),
             }
         }
+    }
+
+    /// Passes the long rest of a body around the buffer, to its end. `None`: no more goes that way, for it is not long, or
+    /// done, or the way is closed.
+    fn poll_around(
+        &mut self,
+        cx: &mut Context<'_>,
+        passing: &mut Passing<impl FnOnce()>,
+    ) -> Poll<Option<Forwarded>> {
+        if passing.passage.is_none() {
+            if passing.reframe != Reframe::Same || !is_long(&passing.scanner, &self.up.buffer) {
+                return Poll::Ready(None);
+            }
+            if self.down.io.watch().is_err() {
+                return Poll::Ready(Some(Forwarded::ClientGone));
+            }
+            passing.passage = self.up.buffer.passage();
+        }
+        let (Some(from), Some(to)) = (self.up.io.plain(), self.down.io.plain()) else {
+            return Poll::Ready(None);
+        };
+        while let Some(passage) = &mut passing.passage {
+            let left = passing.scanner.remaining().unwrap_or_default();
+            passing.blocked = passage.is_loaded();
+            if left == 0 && !passing.blocked {
+                break;
+            }
+            match ready!(passage.poll_step(cx, from, to, left)) {
+                Step::Took(n) => {
+                    self.up.received(n);
+                    passing.scanner.skip(n as u64);
+                    passing.note_last();
+                }
+                Step::Gave(n) => self.down.sent += n as u64,
+                Step::Closed => passing.passage = None,
+                Step::ToBroke(_) => return Poll::Ready(Some(Forwarded::ClientGone)),
+                Step::FromEnded(error) => {
+                    let why = match error {
+                        Some(error) => error.to_string(),
+                        None => BodyError::Truncated.to_string(),
+                    };
+                    return Poll::Ready(Some(Forwarded::UpstreamBroke(why)));
+                }
+            }
+            self.moved = true;
+        }
+        Poll::Ready(None)
     }
 
     fn scan_down(&mut self, passing: &mut Passing<impl FnOnce()>) -> Result<(), BodyError> {
@@ -728,6 +886,11 @@ impl<'a> Exchange<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether what is left of a body is worth a way around the buffer, which has nothing of it.
+fn is_long(scanner: &BodyScanner, buffer: &Buffer) -> bool {
+    buffer.is_empty() && scanner.remaining().is_some_and(|left| left >= LONG)
 }
 
 /// After a response that came before its request's end: reads the rest away, a little of it. True when the request is

@@ -1,7 +1,8 @@
 //! Sockets of the data path, and the buffers that bytes lie in on their way.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -11,16 +12,48 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::splice::{Passage, Pipes};
 use crate::tls;
 
 /// A connection. A plain one is as large and as quick as its socket: what TLS needs is behind a pointer.
 #[derive(Debug)]
 pub(crate) enum Io {
+    /// Accepted, and not watched by the runtime: the first request is mostly there already, and a connection that carries
+    /// no other need never be watched. Empty once that was tried in vain.
+    Fresh(Option<std::net::TcpStream>),
     Plain(TcpStream),
     Tls(Box<tls::Stream>),
 }
 
 impl Io {
+    /// Whether the runtime does not watch it: nobody is woken for what happens on it.
+    pub(crate) fn is_fresh(&self) -> bool {
+        matches!(self, Self::Fresh(_))
+    }
+
+    /// Has it watched from now on. An error stays one.
+    pub(crate) fn watch(&mut self) -> io::Result<()> {
+        if let Self::Fresh(tcp) = self {
+            let tcp = tcp.take().ok_or(io::ErrorKind::NotConnected)?;
+            *self = Self::Plain(TcpStream::from_std(tcp)?);
+        }
+        Ok(())
+    }
+
+    /// Does it while it is not watched; when that cannot be done at once, has it watched.
+    fn at_once<T>(
+        &mut self,
+        attempt: impl FnOnce(&std::net::TcpStream) -> io::Result<T>,
+    ) -> io::Result<Option<T>> {
+        let Self::Fresh(Some(tcp)) = self else {
+            return self.watch().map(|()| None);
+        };
+        match attempt(tcp) {
+            Err(error) if is_not_yet(&error) => self.watch().map(|()| None),
+            done => done.map(Some),
+        }
+    }
+
     /// Reads behind `buffer`'s end as much as fits. `Ready(Ok(0))`: the peer has finished sending.
     pub(crate) fn poll_read(
         &mut self,
@@ -29,7 +62,12 @@ impl Io {
     ) -> Poll<io::Result<usize>> {
         let space = buffer.space();
         debug_assert!(!space.is_empty(), "a read into no space looks like the end");
+        if let Some(n) = self.at_once(|mut tcp| tcp.read(space))? {
+            buffer.end += n;
+            return Poll::Ready(Ok(n));
+        }
         let n = match self {
+            Self::Fresh(_) => 0,
             Self::Plain(tcp) => {
                 let mut into = ReadBuf::new(space);
                 ready!(Pin::new(tcp).poll_read(cx, &mut into))?;
@@ -46,7 +84,11 @@ impl Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(n) = self.at_once(|mut tcp| tcp.write(bytes))? {
+            return Poll::Ready(Ok(n));
+        }
         match self {
+            Self::Fresh(_) => Poll::Ready(Ok(0)),
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Tls(stream) => stream.poll_write_two(cx, bytes, &[]),
         }
@@ -63,17 +105,24 @@ impl Io {
         if b.is_empty() {
             return self.poll_write(cx, a);
         }
+        let both = [io::IoSlice::new(a), io::IoSlice::new(b)];
+        if let Some(n) = self.at_once(|mut tcp| tcp.write_vectored(&both))? {
+            return Poll::Ready(Ok(n));
+        }
         match self {
-            Self::Plain(tcp) => {
-                Pin::new(tcp).poll_write_vectored(cx, &[io::IoSlice::new(a), io::IoSlice::new(b)])
-            }
+            Self::Fresh(_) => Poll::Ready(Ok(0)),
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, &both),
             Self::Tls(stream) => stream.poll_write_two(cx, a, b),
         }
     }
 
     /// Tells the peer that nothing more comes.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(()) = self.at_once(|tcp| tcp.shutdown(Shutdown::Write))? {
+            return Poll::Ready(Ok(()));
+        }
         match self {
+            Self::Fresh(_) => Poll::Ready(Ok(())),
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(stream) => stream.poll_shutdown(cx),
         }
@@ -82,25 +131,37 @@ impl Io {
     /// Closing will be a reset, not an orderly end.
     pub(crate) fn reset_on_close(&self) {
         let tcp = match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(stream) => stream.tcp(),
+            Self::Fresh(None) => return,
+            Self::Fresh(Some(tcp)) => SockRef::from(tcp),
+            Self::Plain(tcp) => SockRef::from(tcp),
+            Self::Tls(stream) => SockRef::from(stream.tcp()),
         };
         // A connection that is gone already cannot be told.
-        _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        _ = tcp.set_linger(Some(Duration::ZERO));
     }
 
     /// Waits until there is something to read (or the end), without a buffer.
-    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch()?;
         match self {
+            Self::Fresh(_) => Poll::Ready(Ok(())),
             Self::Plain(tcp) => tcp.poll_read_ready(cx),
             Self::Tls(stream) => stream.poll_readable(cx),
+        }
+    }
+
+    /// Its socket, when bytes pass it as they are.
+    pub(crate) fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(tcp) => Some(tcp),
+            Self::Fresh(_) | Self::Tls(_) => None,
         }
     }
 
     /// The value of `x-forwarded-client-cert`, when the other side showed a certificate.
     pub(crate) fn client_certificate(&self) -> Option<String> {
         match self {
-            Self::Plain(_) => None,
+            Self::Fresh(_) | Self::Plain(_) => None,
             Self::Tls(stream) => stream.client_certificate(),
         }
     }
@@ -109,6 +170,7 @@ impl Io {
     /// happened on it.
     pub(crate) fn is_quiet(&mut self) -> bool {
         match self {
+            Self::Fresh(_) => false,
             Self::Tls(stream) => stream.is_quiet(),
             Self::Plain(tcp) => {
                 let mut cx = Context::from_waker(Waker::noop());
@@ -125,6 +187,14 @@ impl Io {
     }
 }
 
+/// Whether it may succeed when it is tried again.
+pub(crate) fn is_not_yet(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
 /// Bytes between `start` and `end` of a block that is handed from connection to connection.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
@@ -136,7 +206,7 @@ pub(crate) struct Buffer {
 }
 
 /// What a connection begins with.
-pub(crate) const BLOCK: usize = 16 * 1024;
+pub(crate) const BLOCK: usize = 32 * 1024;
 /// What a busy stream, or a large head, grows to.
 pub(crate) const BLOCK_MAX: usize = 64 * 1024;
 
@@ -176,6 +246,12 @@ impl Buffer {
     /// Room behind the end; empty when [`Buffer::make_room`] said no.
     fn space(&mut self) -> &mut [u8] {
         &mut self.block[self.end..]
+    }
+
+    /// A way around it for a long body; none for a buffer that was made by `default`.
+    pub(crate) fn passage(&self) -> Option<Passage> {
+        let pool = self.pool.as_ref()?;
+        Some(Passage::new(Rc::clone(&pool.pipes)))
     }
 
     /// Whether there is no room behind the end: the socket may have more.
@@ -237,9 +313,10 @@ pub(crate) struct Blocks(Rc<Pool>);
 struct Pool {
     small: Shelf,
     large: Shelf,
+    pipes: Rc<Pipes>,
 }
 
-/// Blocks that are kept for the next connection, and large ones for the next busy stream: 2 MiB each.
+/// Blocks that are kept for the next connection, and large ones for the next busy stream: 4 and 2 MiB at most.
 const SMALL_KEPT: usize = 128;
 const LARGE_KEPT: usize = 32;
 

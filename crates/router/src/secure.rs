@@ -20,9 +20,16 @@ const COMPLAIN: Duration = Duration::from_secs(1);
 pub(crate) async fn secure(
     entrance: &Rc<Entrance>,
     who: (SocketAddr, SocketAddr),
-    tcp: TcpStream,
+    tcp: std::net::TcpStream,
     keys: &ServerKeys,
 ) -> Option<Io> {
+    let tcp = match TcpStream::from_std(tcp) {
+        Ok(tcp) => tcp,
+        Err(error) => {
+            tracing::warn!(client = %who.1, %error, "connection lost before it was served");
+            return None;
+        }
+    };
     let worker = entrance.worker();
     let timer = worker.timers.timer();
     let incoming = tls::accept(tcp, keys, &worker.crowd, &timer).await;

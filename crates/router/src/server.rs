@@ -1,22 +1,26 @@
 //! Listeners and workers: connections are accepted and, before a byte is read, given to the worker with the fewest.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::ending::{LINGER, accepts_for};
 use crate::entrance::Entrance;
 use crate::router::Router;
 use crate::settings::{ServerSettings, SocketSettings};
-use crate::worker::{self, Accepted, Counted, ListenerId, Load, Order, Phase, Plan, Planned, Tcp};
+use crate::worker::{
+    self, Accepted, Counted, ListenerId, Load, Order, Phase, Plan, Planned, begin,
+};
 
 /// Connections on their way to a worker at once.
 const HANDOVER: usize = 1024;
@@ -498,7 +502,13 @@ impl Drop for Open {
 
 impl Acceptors {
     /// Accepts on this socket from now on, in a task of its own.
-    pub(crate) fn spawn(&self, id: ListenerId, socket: TcpListener, entrance: Rc<Entrance>) {
+    pub(crate) fn spawn(
+        &self,
+        id: ListenerId,
+        socket: TcpListener,
+        entrance: Rc<Entrance>,
+        idle: Rc<Notify>,
+    ) {
         let ways = Self {
             senders: self.senders.clone(),
             loads: self.loads.clone(),
@@ -508,25 +518,37 @@ impl Acceptors {
         };
         let open = Open::new(&self.open);
         tokio::task::spawn_local(async move {
-            ways.accept(id, socket, entrance).await;
+            ways.accept(id, socket, &entrance, &idle).await;
             drop(open);
         });
     }
 
     /// Accepts until told to stop. Nothing that accept says ends it.
-    async fn accept(mut self, id: ListenerId, socket: TcpListener, entrance: Rc<Entrance>) {
-        let socket = match tokio::net::TcpListener::from_std(socket) {
+    async fn accept(
+        mut self,
+        id: ListenerId,
+        socket: TcpListener,
+        entrance: &Rc<Entrance>,
+        idle: &Rc<Notify>,
+    ) {
+        let inherited = Inherited::of(&socket);
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe, for descriptors that may close by themselves: not this one"
+        )]
+        let watched = AsyncFd::with_interest(socket, Interest::READABLE);
+        let socket = match watched {
             Ok(socket) => socket,
             Err(error) => {
                 tracing::error!(%error, "cannot watch the listener");
                 return;
             }
         };
-        let inherited = Inherited::of(&socket);
         let mut complaint = Complaint::default();
         while *self.accepting.borrow_and_update() && !entrance.is_closed() {
             let accepted = tokio::select! {
-                accepted = socket.accept() => accepted,
+                biased;
+                accepted = accepted(&socket) => accepted,
                 () = entrance.ended.notified() => continue,
                 changed = self.accepting.changed() => match changed {
                     Ok(()) => continue,
@@ -535,12 +557,13 @@ impl Acceptors {
             };
             match accepted {
                 Ok((tcp, peer)) => {
-                    if !self.hand_over(id, tcp, peer, &entrance, &inherited).await {
+                    let who = (entrance, idle);
+                    if !self.hand_over(id, tcp, peer, who, &inherited).await {
                         return;
                     }
                 }
                 Err(error) => {
-                    complaint.say(socket.local_addr().ok(), &error);
+                    complaint.say(socket.get_ref().local_addr().ok(), &error);
                     if !matches!(
                         error.kind(),
                         io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
@@ -552,17 +575,10 @@ impl Acceptors {
         }
         // Who has connected already is served: closing would reset what waits in the queue. The system is asked itself,
         // as the runtime may not have heard of them yet.
-        let Ok(socket) = socket.into_std() else {
-            return;
-        };
-        while let Ok((tcp, peer)) = socket.accept() {
-            let Ok(tcp) = tcp
-                .set_nonblocking(true)
-                .and_then(|()| TcpStream::from_std(tcp))
-            else {
-                continue;
-            };
-            if !self.hand_over(id, tcp, peer, &entrance, &inherited).await {
+        let socket = socket.into_inner();
+        while let Ok((tcp, peer)) = accept_one(&socket) {
+            let who = (entrance, idle);
+            if !self.hand_over(id, tcp, peer, who, &inherited).await {
                 return;
             }
         }
@@ -574,7 +590,7 @@ impl Acceptors {
         listener: ListenerId,
         tcp: TcpStream,
         peer: SocketAddr,
-        entrance: &Entrance,
+        (entrance, idle): (&Rc<Entrance>, &Rc<Notify>),
         inherited: &Inherited,
     ) -> bool {
         let behind = entrance.behind();
@@ -591,14 +607,6 @@ impl Acceptors {
             },
         };
         let worker = fewest(&self.loads, &self.next);
-        // This is the first worker's thread: what stays here is not registered anew.
-        let tcp = match worker {
-            0 => Tcp::Here(tcp),
-            _ => match tcp.into_std() {
-                Ok(tcp) => Tcp::Elsewhere(tcp),
-                Err(_) => return true,
-            },
-        };
         let accepted = Accepted {
             listener,
             tcp,
@@ -606,8 +614,33 @@ impl Acceptors {
             peer,
             counted: Counted::new(&self.loads[worker]),
         };
+        if worker == 0 {
+            // This is the first worker's thread.
+            begin(Rc::clone(entrance), idle, accepted);
+            return true;
+        }
         self.senders[worker].send(accepted).await.is_ok()
     }
+}
+
+/// The next connection. Cancel safe.
+async fn accepted(socket: &AsyncFd<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    // However many come at once: those that are here are served between them.
+    tokio::task::coop::consume_budget().await;
+    loop {
+        let mut ready = socket.readable().await?;
+        if let Ok(result) = ready.try_io(|socket| accept_one(socket.get_ref())) {
+            return result;
+        }
+    }
+}
+
+/// A connection that has come in. It does not block.
+fn accept_one(socket: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (tcp, peer) = acceptfrom_with(socket, flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((tcp.into(), peer.ok_or(io::ErrorKind::ConnectionAborted)?))
 }
 
 /// What connections have from the listening socket they came by, so that it need not be asked for or set again.
@@ -619,7 +652,7 @@ struct Inherited {
 }
 
 impl Inherited {
-    fn of(listener: &tokio::net::TcpListener) -> Self {
+    fn of(listener: &TcpListener) -> Self {
         let socket = SockRef::from(listener);
         let options = || Some((socket.tcp_nodelay().ok()?, socket.keepalive().ok()?));
         let local = listener.local_addr().ok();

@@ -1,7 +1,9 @@
 //! TLS of listeners and towards endpoints: [`files`] reads what is configured, [`live`] keeps it up to date, [`handshake`]
 //! makes a TLS connection of a socket, [`verify`] says whether an endpoint is who it should be, and [`stream`] is the
-//! connection. A plain connection has nothing to do with any of it. Types of rustls stay in here, but for [`ListenerKeys`].
+//! connection. A plain connection has nothing to do with any of it. [`endpoint`] is for clients that are no
+//! router's. Types of rustls stay in here, but for [`ListenerKeys`].
 
+mod endpoint;
 mod error;
 mod files;
 mod handshake;
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use telemetry::metrics::{Registration, Registry, Scope};
 use tokio::runtime::Handle;
 
+pub use endpoint::EndpointKeys;
 pub use error::{TlsCheck, TlsFailure, TlsFileError};
 pub use files::{Validity, cipher_names};
 pub(crate) use handshake::{Crowd, Incoming, accept, connect};
@@ -134,23 +137,37 @@ fn one<'a, F: FromFiles>(
     }
 }
 
+/// What is told about certificates that are no router's; all that share a place share one of these.
+pub struct KeyFigures {
+    figures: Arc<Figures>,
+    _registration: Registration,
+}
+
+impl KeyFigures {
+    /// Tells it in `scope` from now on.
+    pub fn register(registry: &Registry, scope: Scope) -> Self {
+        let figures = Arc::new(Figures::default());
+        Self {
+            _registration: registry.register(scope, Arc::clone(&figures) as _),
+            figures,
+        }
+    }
+}
+
 /// The certificates of a listener that is no router's, as they are now: the files are followed as those of routers.
 pub struct ListenerKeys {
     live: Arc<ServerKeys>,
-    _figures: Registration,
 }
 
 impl ListenerKeys {
-    /// Reads the files, and follows them on `control`; how long they are valid is told in `scope`.
+    /// Reads the files, and follows them on `control`; how long they are valid is told in `figures`.
     pub fn open(
         tls: &ServerTls,
-        (registry, scope): (&Registry, Scope),
+        figures: &KeyFigures,
         control: &Handle,
     ) -> Result<Self, TlsFileError> {
-        let figures = Arc::new(Figures::default());
         Ok(Self {
-            live: Live::start(tls.clone(), &figures, control)?,
-            _figures: registry.register(scope, figures as _),
+            live: Live::start(tls.clone(), &figures.figures, control)?,
         })
     }
 

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_local;
 
@@ -21,6 +20,7 @@ use crate::router::Router;
 use crate::routes::Local;
 use crate::secure::secure;
 use crate::server::Acceptors;
+use crate::stage::Stage;
 use crate::timer::Timers;
 use crate::tls::Crowd;
 
@@ -34,6 +34,7 @@ pub(crate) struct Worker {
     // Boxed: a job is moved in and out with each request.
     #[allow(clippy::vec_box)]
     pub(crate) jobs: RefCell<Vec<Box<Job>>>,
+    pub(crate) stages: RefCell<Vec<Stage>>,
     /// A coarse clock: seconds since the worker began.
     pub(crate) seconds: Cell<u64>,
     ending: Cell<Ending>,
@@ -52,6 +53,7 @@ impl Worker {
             blocks: Blocks::default(),
             crowd: Crowd::default(),
             jobs: RefCell::default(),
+            stages: RefCell::default(),
             seconds: Cell::new(0),
             ending: Cell::new(Ending::No),
             load,
@@ -79,7 +81,8 @@ impl Worker {
         now.saturating_duration_since(self.began).as_micros() as u64
     }
 
-    pub(crate) fn give_job(&self, job: Box<Job>) {
+    pub(crate) fn give_job(&self, mut job: Box<Job>) {
+        job.out.clear();
         let mut jobs = self.jobs.borrow_mut();
         if jobs.len() < JOBS {
             jobs.push(job);
@@ -93,7 +96,8 @@ pub(crate) type ListenerId = u64;
 /// A connection on its way to its worker.
 pub(crate) struct Accepted {
     pub(crate) listener: ListenerId,
-    pub(crate) tcp: Tcp,
+    /// It does not block, and no runtime watches it.
+    pub(crate) tcp: std::net::TcpStream,
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
     pub(crate) counted: Counted,
@@ -138,14 +142,6 @@ pub(crate) enum Order {
     Serve(Arc<Plan>, mpsc::Sender<()>),
     /// Accept connections here, too. For the first worker only, and after the plan that has these listeners.
     Accept(Vec<(ListenerId, std::net::TcpListener)>),
-}
-
-/// A client's socket, as it was accepted.
-pub(crate) enum Tcp {
-    /// On the very thread that serves it.
-    Here(TcpStream),
-    /// On another one.
-    Elsewhere(std::net::TcpStream),
 }
 
 /// What the control plane tells a worker.
@@ -245,7 +241,7 @@ struct Floor {
     /// Closed ones among them, and in which second they were closed.
     closed: Vec<(ListenerId, u64)>,
     load: Arc<Load>,
-    /// Told when the last connection has ended.
+    /// Told when a connection has ended, once the worker is on its way to the end.
     idle: Rc<Notify>,
 }
 
@@ -266,7 +262,8 @@ impl Floor {
                     if let (Some(acceptors), Some(entrance)) =
                         (&self.acceptors, self.entrances.get(&id))
                     {
-                        acceptors.spawn(id, socket, Rc::clone(entrance));
+                        let idle = Rc::clone(&self.idle);
+                        acceptors.spawn(id, socket, Rc::clone(entrance), idle);
                     }
                 }
             }
@@ -360,43 +357,40 @@ impl Floor {
         self.entrances.get(&id).cloned()
     }
 
-    /// Begins to serve a connection in a task of its own. A panic in it ends this connection, and nothing else.
     fn begin(&mut self, one: Accepted) {
-        let tcp = match one.tcp {
-            Tcp::Here(tcp) => Ok(tcp),
-            Tcp::Elsewhere(tcp) => TcpStream::from_std(tcp),
-        };
-        let (entrance, tcp) = match (self.entrance(one.listener), tcp) {
-            (Some(entrance), Ok(tcp)) => (entrance, tcp),
-            (_, tcp) => {
-                let error = tcp.err();
-                tracing::warn!(addr = %one.local, ?error, "connection lost before it was served");
+        match self.entrance(one.listener) {
+            Some(entrance) => begin(entrance, &self.idle, one),
+            None => {
+                tracing::warn!(addr = %one.local, "connection lost before it was served");
                 self.idle.notify_one();
-                return;
+            }
+        }
+    }
+}
+
+/// Begins to serve a connection in a task of its own. A panic in it ends this connection, and nothing else.
+pub(crate) fn begin(entrance: Rc<Entrance>, idle: &Rc<Notify>, one: Accepted) {
+    let open = Open::new(&entrance, idle, one.counted);
+    let who = (one.local, one.peer);
+    spawn_local(async move {
+        let _open = open;
+        let keys = entrance.behind().keys.clone();
+        let served = async {
+            let io = match keys {
+                None => Some(Io::Fresh(Some(one.tcp))),
+                // Boxed, so that a plain connection's task is no larger for it.
+                Some(keys) => Box::pin(secure(&entrance, who, one.tcp, &keys)).await,
+            };
+            if let Some(io) = io {
+                serve(&entrance, who, io).await;
             }
         };
-        let open = Open::new(&entrance, &self.idle, one.counted);
-        spawn_local(async move {
-            let _open = open;
-            let who = (one.local, one.peer);
-            let keys = entrance.behind().keys.clone();
-            let served = async {
-                let io = match keys {
-                    None => Some(Io::Plain(tcp)),
-                    // Boxed, so that a plain connection's task is no larger for it.
-                    Some(keys) => Box::pin(secure(&entrance, who, tcp, &keys)).await,
-                };
-                if let Some(io) = io {
-                    serve(&entrance, who, io).await;
-                }
-            };
-            let served = std::panic::AssertUnwindSafe(served);
-            if served.catch_unwind().await.is_err() {
-                let behind = entrance.behind();
-                tracing::error!(router = %behind.local.router.label(), code = "RT-E140", "a request's handling failed (a defect of rutter): its connection was closed");
-            }
-        });
-    }
+        let served = std::panic::AssertUnwindSafe(served);
+        if served.catch_unwind().await.is_err() {
+            let behind = entrance.behind();
+            tracing::error!(router = %behind.local.router.label(), code = "RT-E140", "a request's handling failed (a defect of rutter): its connection was closed");
+        }
+    });
 }
 
 /// Counts a connection while it is served.
@@ -426,6 +420,8 @@ impl Drop for Open {
         behind.stats.connections.decr();
         // Whoever is told looks at the count.
         self.counted = None;
-        self.idle.notify_one();
+        if self.entrance.worker().draining() {
+            self.idle.notify_one();
+        }
     }
 }

@@ -116,6 +116,69 @@ fn large_bodies_pass_whole_in_both_directions() {
 }
 
 #[test]
+fn bodies_of_every_length_pass_whole_on_connections_that_are_kept() {
+    let rig = Rig::new();
+    let lengths = [
+        1, 900, 16_300, 32_700, 33_000, 65_500, 66_000, 98_304, 131_072, 131_073, 400_000, 3,
+    ];
+    let backend = rig.backend("web", |conn, _| {
+        while let Some(head) = conn.head() {
+            let length: usize = values(&head, "content-length")[0].parse().unwrap();
+            let body = conn.bytes(length);
+            // In pieces, so that some come late.
+            conn.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+            ));
+            for piece in body.chunks(50_000) {
+                conn.send(piece);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    let mut conn = rig.connect();
+    let mut total = 0;
+    for length in lengths.into_iter().chain(lengths) {
+        let body: Vec<u8> = (0..length).map(|n| (n * 31 % 251) as u8).collect();
+        let head = format!("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: {length}\r\n\r\n");
+        let mut writer = conn.tcp.try_clone().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                writer.write_all(head.as_bytes()).unwrap();
+                writer.write_all(&body).unwrap();
+            });
+            assert!(conn.head().unwrap().starts_with("HTTP/1.1 200"));
+            assert!(
+                conn.bytes(length) == body,
+                "{length} bytes came back changed"
+            );
+        });
+        total += length;
+    }
+    assert_eq!(backend.count(), 1);
+    drop(conn);
+    let passed = |name: &str| rig.count(name) as usize;
+    assert!(
+        passed("rutter_received_bytes_total{") >= 2 * total,
+        "all are counted"
+    );
+}
+
+#[test]
+fn a_long_response_that_breaks_off_is_passed_on_as_far_as_it_came() {
+    let rig = Rig::new();
+    rig.backend("web", |conn, _| {
+        conn.request();
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+        conn.send(vec![b'x'; 500_000]);
+    });
+    let mut conn = rig.connect();
+    conn.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n");
+    let answer = conn.rest();
+    let body = answer.split("\r\n\r\n").nth(1).unwrap();
+    assert_eq!(body.len(), 500_000, "and then the end");
+}
+
+#[test]
 fn an_early_answer_reaches_a_client_that_is_still_sending() {
     let rig = Rig::new();
     rig.backend("web", |conn, _| {

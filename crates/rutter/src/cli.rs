@@ -25,6 +25,7 @@ mod offline;
 mod proxy_env;
 mod run;
 mod shift;
+mod store_address;
 mod store_client;
 mod tree;
 mod why;

@@ -13,6 +13,7 @@ mod reports;
 mod routers;
 mod sources;
 pub mod store;
+mod store_keys;
 mod telling;
 
 use std::net::SocketAddr;

@@ -238,6 +238,11 @@ fn a_share_is_shifted_in_steps() {
 }
 
 #[test]
+fn versions_and_steps_are_watched_as_they_come() {
+    check("watch");
+}
+
+#[test]
 fn every_answer_is_json_as_well() {
     check("json");
 }

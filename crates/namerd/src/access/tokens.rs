@@ -1,33 +1,27 @@
 //! The file of tokens: who each of them stands for.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use naming::file::FollowedFile;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 
 use super::{ANONYMOUS, Subject};
 
-/// Whether the file has changed is looked at this often, at most.
-const LOOK: Duration = Duration::from_secs(1);
 /// What a token must have at least: shorter ones can be guessed.
 const TOKEN_BYTES: usize = 16;
 
 /// Tokens by a file of lines `NAME TOKEN [GROUP…]`, where a token can be told as `sha256:` and the hash in hexadecimal.
-/// It is read again when it changes; one that cannot be read then changes nothing.
+/// It is followed; one that cannot be read then changes nothing.
 pub struct TokenFile {
-    path: PathBuf,
-    state: Mutex<State>,
+    table: Arc<Mutex<Arc<Table>>>,
+    /// The task that follows the file.
+    following: AbortHandle,
 }
 
-struct State {
-    looked: Instant,
-    stamp: Stamp,
-    table: Arc<Table>,
-}
-
-type Stamp = (Option<SystemTime>, u64);
 type Table = HashMap<[u8; 32], Subject>;
 
 /// Why a file of tokens cannot be used.
@@ -39,80 +33,65 @@ pub struct TokenFileError {
 }
 
 impl TokenFile {
-    /// Reads the file, which must be there.
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self, TokenFileError> {
+    /// Reads the file, which must be there, and follows it on `control`.
+    pub fn open(path: impl Into<PathBuf>, control: &Handle) -> Result<Self, TokenFileError> {
         let path = path.into();
-        let failed = |reason: String| TokenFileError {
-            path: path.clone(),
-            reason,
+        // Before it is read, so that no change is missed.
+        let file = {
+            let _entered = control.enter();
+            FollowedFile::new(&path)
         };
-        let text = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
-        let stamp = std::fs::metadata(&path).map_err(|error| failed(error.to_string()))?;
-        let stamp = (stamp.modified().ok(), stamp.len());
-        let table = Arc::new(read(&text).map_err(failed)?);
-        Ok(Self {
-            path,
-            state: Mutex::new(State {
-                looked: Instant::now(),
-                stamp,
-                table,
-            }),
-        })
+        let text = std::fs::read_to_string(&path).map_err(|error| error.to_string());
+        let table = text.and_then(|text| read(&text));
+        let table = table.map_err(|reason| TokenFileError { path, reason })?;
+        let table = Arc::new(Mutex::new(Arc::new(table)));
+        let following = control.spawn(follow(file, table.clone())).abort_handle();
+        Ok(Self { table, following })
     }
 
     /// Whose token this is.
-    pub(super) async fn subject(&self, token: &str) -> Option<Subject> {
+    pub(super) fn subject(&self, token: &str) -> Option<Subject> {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        self.current().await.get(&hash).cloned()
-    }
-
-    async fn current(&self) -> Arc<Table> {
-        let (table, stamp) = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.looked.elapsed() < LOOK {
-                return state.table.clone();
-            }
-            state.looked = Instant::now();
-            (state.table.clone(), state.stamp)
-        };
-        match again(&self.path, stamp).await {
-            Ok(None) => table,
-            Ok(Some((stamp, text))) => self.take(stamp, &text, table),
-            Err(error) => {
-                tracing::warn!(file = %self.path.display(), error, "the tokens cannot be read again, those known stay");
-                table
-            }
-        }
-    }
-
-    fn take(&self, stamp: Stamp, text: &str, before: Arc<Table>) -> Arc<Table> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.stamp = stamp;
-        match read(text) {
-            Ok(table) => {
-                tracing::info!(file = %self.path.display(), tokens = table.len(), "tokens read again");
-                state.table = Arc::new(table);
-                state.table.clone()
-            }
-            Err(error) => {
-                tracing::warn!(file = %self.path.display(), error, "the new tokens are not taken, those known stay");
-                before
-            }
-        }
+        let table = lock(&self.table).clone();
+        table.get(&hash).cloned()
     }
 }
 
-/// The file's text, if it is not that of `stamp`.
-async fn again(path: &Path, stamp: Stamp) -> Result<Option<(Stamp, String)>, String> {
-    let about = tokio::fs::metadata(path).await.map_err(|e| e.to_string())?;
-    let now = (about.modified().ok(), about.len());
-    if now == stamp {
-        return Ok(None);
+impl Drop for TokenFile {
+    fn drop(&mut self) {
+        self.following.abort();
     }
-    let text = tokio::fs::read_to_string(path)
-        .await
-        .map_err(|e| e.to_string())?;
-    Ok(Some((now, text)))
+}
+
+fn lock(table: &Mutex<Arc<Table>>) -> MutexGuard<'_, Arc<Table>> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps the table at what the file says.
+async fn follow(mut file: FollowedFile, table: Arc<Mutex<Arc<Table>>>) {
+    let mut wrong = None;
+    loop {
+        file.changed().await;
+        let (text, _) = file.read().await;
+        let path = file.path().display();
+        match text.and_then(|text| read(&text)) {
+            Ok(new) => {
+                wrong = None;
+                let mut known = lock(&table);
+                if **known != new {
+                    tracing::info!(file = %path, tokens = new.len(), "tokens read again");
+                    *known = Arc::new(new);
+                }
+            }
+            Err(error) => {
+                // Once: the file is looked at again and again.
+                if wrong.as_ref() != Some(&error) {
+                    tracing::warn!(file = %path, error, "the new tokens are not taken, those known stay");
+                }
+                wrong = Some(error);
+            }
+        }
+    }
 }
 
 fn read(text: &str) -> Result<Table, String> {
@@ -169,6 +148,8 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
@@ -180,16 +161,16 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let text = format!("# who\n\nci  plain-secret-of-ci\nbob sha256:{hash} ops dev\n");
         std::fs::write(file.path(), text).unwrap();
-        let tokens = TokenFile::open(file.path()).unwrap();
-        let ci = tokens.subject("plain-secret-of-ci").await.unwrap();
+        let tokens = TokenFile::open(file.path(), &Handle::current()).unwrap();
+        let ci = tokens.subject("plain-secret-of-ci").unwrap();
         assert_eq!((&*ci.name, ci.groups.len()), ("ci", 0));
-        let bob = tokens.subject("hashed-secret-of-bob").await.unwrap();
+        let bob = tokens.subject("hashed-secret-of-bob").unwrap();
         assert_eq!(
             (&*bob.name, bob.groups.join(" ")),
             ("bob", "ops dev".to_owned())
         );
         for nobody in ["", "plain-secret-of-c", &format!("sha256:{hash}"), &hash] {
-            assert_eq!(tokens.subject(nobody).await, None, "{nobody}");
+            assert_eq!(tokens.subject(nobody), None, "{nobody}");
         }
     }
 
@@ -217,24 +198,39 @@ mod tests {
         }
     }
 
+    /// Waits until a token stands for somebody, or does not any more.
+    async fn until(tokens: &TokenFile, token: &str, known: bool) {
+        let seen = async {
+            while tokens.subject(token).is_some() != known {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let seen = tokio::time::timeout(Duration::from_secs(60), seen).await;
+        seen.unwrap_or_else(|_| panic!("{token}: {known}"));
+    }
+
     #[tokio::test]
     async fn a_file_that_changes_is_read_again_and_a_broken_one_changes_nothing() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "ci the-first-secret-of-ci").unwrap();
-        let tokens = TokenFile::open(file.path()).unwrap();
-        let soon = || tokens.state.lock().unwrap().looked = Instant::now() - 2 * LOOK;
-        for (text, known) in [
-            ("ci the-second-secret-of-ci-1", "the-second-secret-of-ci-1"),
-            ("ci", "the-second-secret-of-ci-1"),
-            ("ci the-third-one-of-ci", "the-third-one-of-ci"),
-        ] {
-            std::fs::write(file.path(), text).unwrap();
-            soon();
-            assert!(tokens.subject(known).await.is_some(), "{text}");
-            assert!(tokens.subject("the-first-secret-of-ci").await.is_none());
+        let tokens = TokenFile::open(file.path(), &Handle::current()).unwrap();
+        std::fs::write(file.path(), "ci the-second-secret-of-ci").unwrap();
+        until(&tokens, "the-second-secret-of-ci", true).await;
+        assert_eq!(tokens.subject("the-first-secret-of-ci"), None);
+        for broken in ["ci", "ci short", "ci the-second-secret-of-ci\nann"] {
+            std::fs::write(file.path(), broken).unwrap();
+            // Longer than a change takes to be heard of and read.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(
+                tokens.subject("the-second-secret-of-ci").is_some(),
+                "{broken}"
+            );
         }
+        std::fs::write(file.path(), "ci the-third-one-of-ci").unwrap();
+        until(&tokens, "the-third-one-of-ci", true).await;
+        until(&tokens, "the-second-secret-of-ci", false).await;
         file.close().unwrap();
-        soon();
-        assert!(tokens.subject("the-third-one-of-ci").await.is_some());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(tokens.subject("the-third-one-of-ci").is_some());
     }
 }

@@ -231,14 +231,16 @@ fn drawn(tree: &NameTree<Bound>, lot: f64) -> Option<&Bound> {
     }
 }
 
+/// The body of a POST.
+#[derive(Deserialize)]
+pub(super) struct Question {
+    namespace: Option<String>,
+    dtab: Option<String>,
+    path: Option<String>,
+}
+
 /// The body of a POST, as the query that it stands for.
 async fn question(request: Request<Incoming>) -> Result<Query, Refusal> {
-    #[derive(Deserialize)]
-    struct Question {
-        namespace: Option<String>,
-        dtab: Option<String>,
-        path: Option<String>,
-    }
     // As Linkerd: this very type and no other.
     if request
         .headers()

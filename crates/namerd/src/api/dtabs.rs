@@ -26,7 +26,7 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// Who a change is by, when it says so; otherwise the client's address.
 pub(super) const AUTHOR: &str = "rutter-author";
 /// What a change is for.
-const NOTE: &str = "rutter-note";
+pub(super) const NOTE: &str = "rutter-note";
 /// On a dtab that may have been changed since (RFC 9111).
 const STALE: HeaderValue = HeaderValue::from_static("110 - \"the storage cannot be asked\"");
 /// Of both, at most.
@@ -34,7 +34,7 @@ const NOTE_BYTES: usize = 1024;
 
 /// How a dtab is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     Json,
     Dtab,
     Text,
@@ -57,7 +57,7 @@ impl Form {
     }
 
     /// The first one that the client takes, in the order of its header; JSON when there is none.
-    fn accepted(headers: &HeaderMap) -> Self {
+    pub(super) fn accepted(headers: &HeaderMap) -> Self {
         let values = headers
             .get_all(header::ACCEPT)
             .iter()
@@ -331,11 +331,14 @@ pub(super) async fn read_bytes(request: Request<Incoming>, limit: usize) -> Resu
     }
 }
 
-fn change(form: Form, body: &[u8], origin: Origin) -> Result<Change, Refusal> {
+pub(super) fn change(form: Form, body: &[u8], origin: Origin) -> Result<Change, Refusal> {
     let bad = |reason: String| Refusal::new(StatusCode::BAD_REQUEST, reason);
     let text = std::str::from_utf8(body).map_err(|_| bad("the dtab is not UTF-8".to_owned()))?;
     match form {
-        Form::Json => Ok(Change::of(from_json(text)?, origin)),
+        Form::Json => {
+            let text = exactly(&from_json(text)?, text);
+            Change::read(&text, origin).map_err(|error| bad(error.to_string()))
+        }
         Form::Dtab | Form::Text => {
             Change::read(text, origin).map_err(|error| bad(error.to_string()))
         }
@@ -347,7 +350,23 @@ pub(super) fn to_json(dtab: &Dtab) -> Value {
     dtab.entries().iter().map(dentry).collect()
 }
 
-fn from_json(text: &str) -> Result<Dtab, Refusal> {
+/// A dtab that came as JSON, as a text that means the same. Finagle's way of writing has two decimals of a weight; where that
+/// is too few, the destination stays as it was written.
+fn exactly(dtab: &Dtab, json: &str) -> String {
+    let line = one_line(dtab);
+    if Dtab::read(&line).as_ref() == Ok(dtab) {
+        return line;
+    }
+    let given: Vec<Value> = serde_json::from_str(json).unwrap_or_default();
+    let written = dtab.entries().iter().zip(&given).map(|(dentry, given)| {
+        let dst = given.get("dst").and_then(Value::as_str).unwrap_or_default();
+        // Behind a comment of it stands the end of the line.
+        format!("{} => {dst}\n;", dentry.prefix)
+    });
+    written.collect::<Vec<_>>().join("\n")
+}
+
+pub(super) fn from_json(text: &str) -> Result<Dtab, Refusal> {
     let bad = |reason: String| Refusal::new(StatusCode::BAD_REQUEST, reason);
     let value: Value = serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
     let entries = value.as_array().ok_or_else(|| {

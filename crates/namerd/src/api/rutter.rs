@@ -21,6 +21,8 @@ mod routers;
 #[cfg(test)]
 mod tests;
 mod write;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use write::Manner;
 
 /// Where all this begins.
 pub(super) const BASE: &str = "/api/rutter/1/";

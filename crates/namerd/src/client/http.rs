@@ -1,5 +1,7 @@
 //! `io.l5d.namerd.http`: a stream of JSON documents for each name, each on a connection of its own.
 
+use std::net::SocketAddr;
+
 use dtab::{Dtab, Path};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -9,13 +11,13 @@ use hyper_util::rt::TokioIo;
 use naming::Addr;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
-use std::sync::Arc;
 
-use super::ClientConfig;
 use super::follow::{Ended, Future, Said, Source};
 use super::said::{self, Numbered};
-use super::store::{HEAD, LONGEST, Remote, connect};
+use super::store::{HEAD, LONGEST, Remote, Way, connect, connect_to};
 
+/// What is spoken under TLS.
+const INSIDE: Option<&str> = Some("http/1.1");
 /// Of a refusal so much is told.
 const REASON: usize = 2_000;
 
@@ -43,16 +45,25 @@ const VALUE: &AsciiSet = &CONTROLS
 /// A store's API as a client sees it.
 #[derive(Clone)]
 pub(super) struct Api {
-    config: Arc<ClientConfig>,
+    way: Way,
+    /// The one replica that is meant; none: any of them.
+    replica: Option<SocketAddr>,
 }
 
 impl Api {
-    pub(super) const fn new(config: Arc<ClientConfig>) -> Self {
-        Self { config }
+    pub(super) const fn new(way: Way) -> Self {
+        let replica = None;
+        Self { way, replica }
+    }
+
+    /// The API of this replica alone.
+    pub(super) const fn of(replica: SocketAddr, way: Way) -> Self {
+        let replica = Some(replica);
+        Self { way, replica }
     }
 
     fn namespace(&self) -> String {
-        crate::api::encoded(&self.config.namespace)
+        crate::api::encoded(&self.way.config.namespace)
     }
 
     /// Where the tree of a path is said.
@@ -91,8 +102,11 @@ impl Api {
         target: &str,
         body: String,
     ) -> Result<(http::Response<Incoming>, Connection), String> {
-        let config = &self.config;
-        let stream = connect(config).await?;
+        let config = &self.way.config;
+        let stream = match self.replica {
+            Some(replica) => connect_to(replica, &self.way, INSIDE).await?,
+            None => connect(&self.way, INSIDE).await?,
+        };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
@@ -244,13 +258,14 @@ impl<T> Lines<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
 
     #[test]
     fn a_name_stands_in_a_url_whatever_it_is() {
-        let api = Api::new(Arc::new(ClientConfig {
+        let config = super::super::ClientConfig {
             protocol: super::super::Protocol::Http,
             host: "store".into(),
             port: 4180,
@@ -258,7 +273,11 @@ mod tests {
             retry: (Duration::ZERO, Duration::ZERO),
             liveness: (Duration::MAX, Duration::MAX),
             token: None,
-        }));
+        };
+        let api = Api::new(Way {
+            config: Arc::new(config),
+            secure: None,
+        });
         let path = Path::read("/svc/a%b").unwrap_or_else(|_| Path::utf8(["svc", "a%b"]));
         let target = api.bind("/x=>/y | /z;/a=>3.00*/b & /c", &path);
         let uri: http::Uri = target.parse().unwrap();

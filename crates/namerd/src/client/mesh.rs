@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use super::ClientConfig;
 use super::follow::{Ended, Future, Said, Source};
 use super::said::{MAX_NESTED, Numbered, Tree};
-use super::store::{HEAD, LONGEST, Remote, connect};
+use super::store::{HEAD, LONGEST, Remote, Way, connect};
 use crate::mesh::messages::{self as wire, bound_name_tree as bound};
 use crate::mesh::{convert, grpc};
 
@@ -32,16 +32,16 @@ const REFUSALS: [&str; 5] = ["3", "5", "7", "12", "16"];
 pub(super) struct Api(Arc<Shared>);
 
 struct Shared {
-    config: Arc<ClientConfig>,
+    way: Way,
     window: u32,
     /// The connection that all use.
     sender: Mutex<Option<SendRequest<Full<Bytes>>>>,
 }
 
 impl Api {
-    pub(super) fn new(config: Arc<ClientConfig>, window: u32) -> Self {
+    pub(super) fn new(way: Way, window: u32) -> Self {
         Self(Arc::new(Shared {
-            config,
+            way,
             window,
             sender: Mutex::default(),
         }))
@@ -49,15 +49,15 @@ impl Api {
 
     /// A way to send on the one connection, which is made when there is none.
     async fn sender(&self) -> Result<SendRequest<Full<Bytes>>, String> {
-        let Shared { config, window, .. } = &*self.0;
+        let Shared { way, window, .. } = &*self.0;
         // Whoever comes meanwhile waits for the same connection.
         let mut kept = self.0.sender.lock().await;
         if let Some(sender) = kept.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(sender.clone());
         }
         *kept = None;
-        let stream = connect(config).await?;
-        let (interval, timeout) = config.liveness;
+        let stream = connect(way, Some("h2")).await?;
+        let (interval, timeout) = way.config.liveness;
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(*window)
@@ -75,12 +75,17 @@ impl Api {
 
     async fn call(&self, method: &str, question: Bytes) -> Result<Response<Incoming>, String> {
         let mut sender = self.sender().await?;
-        let ClientConfig { host, port, .. } = &*self.0.config;
+        let ClientConfig { host, port, .. } = &*self.0.way.config;
         let host: &str = &match host.contains(':') {
             true => format!("[{host}]"),
             false => host.to_string(),
         };
-        let request = Request::post(format!("http://{host}:{port}/io.linkerd.mesh.{method}"))
+        let scheme = match self.0.way.secure.is_some() {
+            true => "https",
+            false => "http",
+        };
+        let url = format!("{scheme}://{host}:{port}/io.linkerd.mesh.{method}");
+        let request = Request::post(url)
             .header(header::CONTENT_TYPE, grpc::MEDIA_TYPE)
             .header(header::TE, "trailers")
             .body(Full::new(question))
@@ -117,7 +122,7 @@ impl Api {
 
 impl Remote for Api {
     fn tree(&self, local: &Dtab, path: &Path) -> Box<dyn Source<Numbered>> {
-        let root = Path::utf8([&*self.0.config.namespace]);
+        let root = Path::utf8([&*self.0.way.config.namespace]);
         let question = wire::BindReq {
             root: Some(convert::path(&root)),
             name: Some(convert::path(path)),

@@ -8,14 +8,12 @@ use bytes::{Bytes, BytesMut};
 use dtab::{Dtab, Path};
 use naming::Addr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::ClientConfig;
 use super::follow::{Ended, Future, Said, Source};
 use super::said::{MAX_NESTED, Numbered, Tree};
-use super::store::{LONGEST, Remote, connect};
+use super::store::{LONGEST, Remote, Stream, Way, connect};
 use crate::thriftmux::mux::{MAX_TAG, Message, Outcome};
 use crate::thriftmux::namer::{self, BoundNode};
 use crate::thriftmux::thrift::{self, Value};
@@ -29,14 +27,14 @@ const FIRST: u32 = 2;
 pub(super) struct Api(Arc<Shared>);
 
 struct Shared {
-    config: Arc<ClientConfig>,
+    way: Way,
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
 }
 
 impl Api {
-    pub(super) fn new(config: Arc<ClientConfig>) -> Self {
+    pub(super) fn new(way: Way) -> Self {
         Self(Arc::new(Shared {
-            config,
+            way,
             session: tokio::sync::Mutex::default(),
         }))
     }
@@ -52,8 +50,8 @@ impl Api {
             return Ok(session.clone());
         }
         *kept = None;
-        let stream = connect(&self.0.config).await?;
-        let session = Session::start(stream, self.0.config.liveness);
+        let stream = connect(&self.0.way, None).await?;
+        let session = Session::start(stream, self.0.way.config.liveness);
         *kept = Some(session.clone());
         Ok(session)
     }
@@ -73,7 +71,7 @@ impl Api {
 
 impl Remote for Api {
     fn tree(&self, local: &Dtab, path: &Path) -> Box<dyn Source<Numbered>> {
-        let namespace = self.0.config.namespace.clone();
+        let namespace = self.0.way.config.namespace.clone();
         let (local, path) = (local.to_string(), path.clone());
         let ask = move |stamp: &Bytes| namer::ask_bind(&namespace, &local, &path, stamp);
         self.source(ask, |tree| match tree.field(1) {
@@ -85,7 +83,7 @@ impl Remote for Api {
     }
 
     fn addr(&self, id: &Path) -> Box<dyn Source<Addr>> {
-        let (namespace, id) = (self.0.config.namespace.clone(), id.clone());
+        let (namespace, id) = (self.0.way.config.namespace.clone(), id.clone());
         let ask = move |stamp: &Bytes| namer::ask_addr(&namespace, &id, stamp);
         self.source(ask, namer::read_addresses)
     }
@@ -188,7 +186,7 @@ struct Calls {
 }
 
 impl Session {
-    fn start(stream: TcpStream, liveness: (Duration, Duration)) -> Arc<Self> {
+    fn start(stream: Stream, liveness: (Duration, Duration)) -> Arc<Self> {
         let (out, to_write) = mpsc::unbounded_channel();
         let ended = CancellationToken::new();
         let session = Arc::new(Self {
@@ -314,15 +312,19 @@ impl Drop for Discard<'_> {
 
 /// Runs a connection until it ends; why it does.
 async fn run(
-    stream: TcpStream,
+    stream: Stream,
     (mut to_write, pings): (mpsc::UnboundedReceiver<Bytes>, mpsc::UnboundedSender<Bytes>),
     (period, patience): (Duration, Duration),
     answered: impl Fn(u32, Message),
 ) -> String {
-    let (mut reading, mut writing) = stream.into_split();
+    let (mut reading, mut writing) = tokio::io::split(stream);
     let write = async {
         while let Some(frame) = to_write.recv().await {
-            let written = tokio::time::timeout(period + patience, writing.write_all(&frame)).await;
+            let write = async {
+                writing.write_all(&frame).await?;
+                writing.flush().await
+            };
+            let written = tokio::time::timeout(period + patience, write).await;
             match written {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return error.to_string(),

@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use naming::Var;
 use serde::Serialize;
@@ -119,18 +120,7 @@ impl Audited {
         Ok(change)
     }
 
-    async fn ended(&self, change: String, told: Told<'_>) {
-        let time_ms = to_millis(Origin::now("", "").time);
-        let line = Line {
-            time_ms,
-            change,
-            told,
-        };
-        if let Err(error) = self.log.write(&line, false).await {
-            tracing::error!(%error, file = %self.log.path.display(), "the audit log lacks a change's end");
-        }
-    }
-
+    /// Notes what came of it.
     async fn end<T>(
         &self,
         change: String,
@@ -145,7 +135,14 @@ impl Audited {
                 why: error.to_string(),
             },
         };
-        self.ended(change, told).await;
+        let line = Line {
+            time_ms: to_millis(SystemTime::now()),
+            change,
+            told,
+        };
+        if let Err(error) = self.log.write(&line, false).await {
+            tracing::error!(%error, file = %self.log.path.display(), "the audit log lacks a change's end");
+        }
         result
     }
 }

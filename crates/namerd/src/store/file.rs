@@ -14,13 +14,16 @@ use serde::{Deserialize, Serialize};
 use super::live::Live;
 use super::{
     Answer, Change, Names, Namespace, Only, Origin, Record, Store, StoreError, Stored, Watch,
-    decide, from_millis, to_millis,
+    decide, to_millis,
 };
 
 /// Namespace and number to a [`Written`].
 const RECORDS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("records");
 /// Namespace to the number of its last record.
 const LAST: TableDefinition<'_, &str, u64> = TableDefinition::new("last");
+/// Pages that are kept in memory; what is in force lies in memory anyway, and redb's own default is 1 GiB, which a
+/// history fills in time.
+const CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// What the file is.
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 /// The shape of all this. One that is newer is refused.
@@ -85,7 +88,10 @@ impl FileStore {
             path: path.clone(),
             reason,
         };
-        let database = Database::create(&path).map_err(|error| failed(refusal(&error, &path)))?;
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(&path)
+            .map_err(|error| failed(refusal(&error, &path)))?;
         let found = prepare(&database).map_err(|error| failed(error.to_string()))?;
         if found > FORMAT {
             return Err(failed(format!(
@@ -232,11 +238,7 @@ fn read(number: u64, bytes: &[u8]) -> Result<Record, redb::Error> {
         .map_err(|error| corrupted(format!("record {number}: {error}")))?;
     Ok(Record {
         number,
-        origin: Origin {
-            author: (&*written.author).into(),
-            time: from_millis(written.time_ms),
-            note: (&*written.note).into(),
-        },
+        origin: Origin::at(&*written.author, written.time_ms, &*written.note),
         text: written.dtab.map(|text| (&*text).into()),
         tag: None,
     })

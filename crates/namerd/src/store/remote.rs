@@ -31,10 +31,14 @@ mod sealed;
 mod write;
 
 pub(super) use named::{namespace, node_name};
-pub(super) use sealed::{Meta, Past, hash, open_text, seal_text};
+#[cfg(feature = "kubernetes")]
+pub(super) use sealed::hash;
+pub(super) use sealed::{Meta, Past, open_text, seal_text};
 
-/// So many versions of a namespace are kept behind the one in force.
+/// So many versions of a namespace are kept behind the one in force, at most.
 pub const KEPT: u64 = 200;
+/// Of large ones only so many that they would have so many bytes of dtabs, were all as large as the last.
+pub const KEPT_BYTES: u64 = 16 * 1024 * 1024;
 /// How long a reading may take.
 const READS: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(1));
 /// Writes of one namespace come one after another within a replica; so many namespaces at a time.
@@ -170,6 +174,8 @@ struct Shared<B: Backend> {
     standing: Var<Standing>,
     /// Where the last change of each namespace stood that was taken in.
     seen: Mutex<HashMap<Namespace, u64>>,
+    /// Up to which version this replica has taken old ones out of the history.
+    forgotten: Mutex<HashMap<Namespace, u64>>,
     turns: [tokio::sync::Mutex<()>; TURNS],
     hasher: RandomState,
 }
@@ -183,6 +189,7 @@ impl<B: Backend> Remote<B> {
             live: Live::awaited(&why),
             standing: Var::new(Standing::Awaited(why.into())),
             seen: Mutex::default(),
+            forgotten: Mutex::default(),
             turns: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             hasher: RandomState::new(),
         });

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dtab::Dtab;
 use naming::Reads;
 
 use super::{
@@ -49,10 +50,13 @@ pub(super) async fn every_story(limits: &Limits, mut fresh: impl FnMut() -> Arc<
     of_two_writers_with_one_version_one_wins(&[fresh().await]).await;
     a_counter_loses_no_increment(&[fresh().await]).await;
     a_watch_sees_each_state_and_a_slow_one_the_newest(&*fresh().await).await;
+    a_change_wakes_nobody_who_watches_another_namespace(&*fresh().await).await;
     names_are_sorted_and_watched(&*fresh().await, limits).await;
     history_has_everything_and_survives_a_deletion(&*fresh().await).await;
     many_versions_are_one_namespace(&*fresh().await, limits).await;
     large_dtabs_and_all_of_unicode_fit_or_are_refused(&*fresh().await, limits).await;
+    of_large_versions_fewer_are_kept(&*fresh().await, limits).await;
+    what_is_too_large_for_the_history_is_in_nobodys_way(&*fresh().await).await;
 }
 
 /// The store once its storage has been heard of.
@@ -74,6 +78,27 @@ pub(super) async fn until_standing(store: &dyn Store, wanted: impl Fn(&Standing)
     };
     let waited = tokio::time::timeout(Duration::from_secs(60), waits).await;
     waited.unwrap_or_else(|_| panic!("{:?}", standing.get()));
+}
+
+async fn a_change_wakes_nobody_who_watches_another_namespace(store: &dyn Store) {
+    let (mine, missing, other) = (called("mine"), called("missing"), called("other"));
+    store
+        .put(&mine, change("/a=>/b"), Only::Absent)
+        .await
+        .unwrap();
+    let (mine, missing) = (store.watch(&mine), store.watch(&missing));
+    let mut reads = Reads::new();
+    assert!(matches!(mine.read(&mut reads), Observed::Present(_)));
+    assert!(matches!(missing.read(&mut reads), Observed::Absent));
+    for i in 0..50 {
+        let change = change(&format!("/a=>/b{i}"));
+        store.put(&other, change, Only::Always).await.unwrap();
+        if i % 10 == 9 {
+            let origin = Origin::now("ann", "");
+            store.delete(&other, origin, Only::Always).await.unwrap();
+        }
+        assert!(!reads.stale(), "woken by a change of another namespace");
+    }
 }
 
 async fn a_write_answers_its_preconditions(store: &dyn Store) {
@@ -430,6 +455,72 @@ async fn large_dtabs_and_all_of_unicode_fit_or_are_refused(store: &dyn Store, li
     let past = store.history(&ns, None, 9).await.unwrap();
     let before = if limits.large { &*large } else { "/a=>/b" };
     assert_eq!(past[1].text.as_deref(), Some(before));
+}
+
+async fn of_large_versions_fewer_are_kept(store: &dyn Store, limits: &Limits) {
+    if limits.kept.is_none() {
+        return;
+    }
+    let (ns, size, versions) = (called("heavy"), 400_000, 50);
+    let text = |i: u64| format!("/v=>/{i}/{}", "x".repeat(size));
+    for i in 1..=versions {
+        let put = store.put(&ns, change(&text(i)), Only::Always).await;
+        assert_eq!(put.unwrap().record.number, i);
+    }
+    let history = store.history(&ns, None, usize::MAX).await.unwrap();
+    let numbers: Vec<u64> = history.iter().map(|record| record.number).collect();
+    let kept = super::remote::KEPT_BYTES / (size as u64 + 10);
+    assert_eq!(
+        numbers,
+        (versions - kept..=versions).rev().collect::<Vec<_>>()
+    );
+    // One that is small again takes none away.
+    store
+        .put(&ns, change("/a=>/b"), Only::Present)
+        .await
+        .unwrap();
+    let history = store.history(&ns, None, usize::MAX).await.unwrap();
+    assert_eq!(history.len(), numbers.len());
+    // Long texts are not kept as they are written everywhere.
+    let last = history[1].text.as_deref().map(Dtab::read);
+    assert_eq!(last, Some(Dtab::read(&text(versions))));
+}
+
+async fn what_is_too_large_for_the_history_is_in_nobodys_way(store: &dyn Store) {
+    let ns = called("quoted");
+    // Twice as long in JSON, which past versions are kept in.
+    let text = |size: usize| format!("# {}\n/a=>/b", "\"".repeat(size));
+    let mut sizes = [1_400_000, 950_000, 500_000, 60_000].into_iter();
+    let size = loop {
+        let size = sizes.next().expect("60 KB fit everywhere");
+        match store.put(&ns, change(&text(size)), Only::Always).await {
+            Err(StoreError::Refused(Refused::TooLarge, _)) => {}
+            put => {
+                assert_eq!(put.unwrap().record.number, 1);
+                break size;
+            }
+        }
+    };
+    for (number, dtab) in [(2, "/a=>/c"), (3, "/a=>/d")] {
+        let put = store.put(&ns, change(dtab), Only::Present).await;
+        assert_eq!(put.unwrap().record.number, number);
+    }
+    let history = store.history(&ns, None, 9).await.unwrap();
+    assert_eq!(history[1].text.as_deref(), Some("/a=>/c"));
+    if let Some(first) = history.get(2) {
+        // Long comments are not kept everywhere.
+        let dtab = Dtab::read(first.text.as_deref().unwrap()).unwrap();
+        assert_eq!(dtab.to_string(), "/a=>/b");
+    }
+    store
+        .put(&ns, change(&text(size)), Only::Present)
+        .await
+        .unwrap();
+    let origin = Origin::now("bob", "");
+    store.delete(&ns, origin, Only::Always).await.unwrap();
+    assert!(store.get(&ns).await.unwrap().is_none());
+    let put = store.put(&ns, change("/a=>/e"), Only::Absent).await;
+    assert_eq!(put.unwrap().record.number, 6);
 }
 
 /// Fills a store that is then opened again and given to [`after_a_restart`].

@@ -224,7 +224,7 @@ impl Message {
             -65 => Self::Rping,
             // The second is what Finagle sent before it knew better.
             66 | -62 => match body.len() {
-                3.. => Self::Tdiscarded(body.get_uint(3) as u32),
+                3.. => Self::Tdiscarded(body.get_uint(3) as u32 & MAX_TAG),
                 _ => return None,
             },
             -66 => Self::Rdiscarded,

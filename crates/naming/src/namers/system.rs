@@ -65,20 +65,24 @@ impl SystemNamer {
             let message = format!("port out of range: {port}");
             return Target::Endpoints(Arc::new(Addr::Failed(message.into())));
         };
-        match literal(host) {
-            Some(ip) => {
+        Target::Endpoints(self.addrs(host, port, once))
+    }
+
+    /// The addresses of `/$/inet/HOST/PORT`, kept current as long as somebody holds the result.
+    pub fn addresses(&self, host: &str, port: u16) -> Arc<dyn Addrs> {
+        self.addrs(host, port, false)
+    }
+
+    fn addrs(&self, host: &str, port: u16, once: bool) -> Arc<dyn Addrs> {
+        let host = match (literal(host), once) {
+            (Some(ip), _) => {
                 let endpoint = Endpoint::new(SocketAddr::new(ip, port));
-                Target::Endpoints(Arc::new(Addr::bound([endpoint])))
+                return Arc::new(Addr::bound([endpoint]));
             }
-            None => {
-                let host = if once {
-                    self.dns.once(host)
-                } else {
-                    self.dns.follow(host)
-                };
-                Target::Endpoints(Arc::new(Inet { host, port }))
-            }
-        }
+            (None, true) => self.dns.once(host),
+            (None, false) => self.dns.follow(host),
+        };
+        Arc::new(Inet { host, port })
     }
 }
 

@@ -107,6 +107,16 @@ impl BodyScanner {
         self.data(buf, |_| {})
     }
 
+    /// As [`BodyScanner::scan`], for bytes of a body with a length that passed unseen, at most [`BodyScanner::remaining`].
+    pub fn skip(&mut self, n: u64) {
+        if let State::Length(left) = &mut self.state {
+            *left = left.saturating_sub(n);
+            if *left == 0 {
+                self.state = State::Done;
+            }
+        }
+    }
+
     /// As [`BodyScanner::scan`], and hands each piece of data in `buf` to `sink`, without the chunked framing around it.
     pub fn data(&mut self, buf: &[u8], mut sink: impl FnMut(&[u8])) -> Result<Scanned, BodyError> {
         let consumed = match &mut self.state {

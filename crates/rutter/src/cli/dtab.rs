@@ -2,6 +2,7 @@
 //!
 //! [`Command`] has the words; `look` reads, `write` changes, `files` is for texts and folders, `print` makes lines of answers.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::store_client::{Failure, StoreClient, Target};
@@ -131,6 +132,9 @@ enum Command {
     Watch {
         /// The namespace
         name: String,
+        /// End after so many lines
+        #[arg(short = 'n', long, value_name = "LINES")]
+        count: Option<NonZeroUsize>,
     },
     /// Lay a dtab out, with its comments; without --write it is printed
     Fmt {
@@ -279,7 +283,7 @@ impl Work<'_> {
                 number,
                 manner,
             } => self.confirm(name, *number, manner).await,
-            Command::Watch { name } => self.watch(name).await,
+            Command::Watch { name, count } => self.watch(name, *count).await,
             Command::Fmt {
                 files,
                 write,

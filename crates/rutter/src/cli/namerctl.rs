@@ -3,19 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
+use super::store_address::{Address, Certificates, base_url, bearer};
 use super::{Exit, block_on, complain, read_text, say};
 use crate::config::Environment;
-use crate::config::yaml;
 
-/// As namerctl's.
-const BASE_URL: &str = "http://localhost:4180";
 /// Nobody waits longer for the store.
 const PATIENCE: Duration = Duration::from_secs(35);
 /// No answer is larger.
@@ -31,6 +27,8 @@ pub(super) struct Args {
     /// A file with the token that says who you are [default: $RUTTER_TOKEN_FILE; $RUTTER_TOKEN is the token itself]
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    certificates: Certificates,
     /// A file with `base-url` [default: .namerctl.yaml, .json or .toml here or in a folder above]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -112,8 +110,7 @@ pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit
 
 /// The store's API, by its address.
 struct Store {
-    /// `host:port`.
-    authority: String,
+    address: Address,
     /// `Bearer …`, when there is a token.
     bearer: Option<String>,
 }
@@ -142,17 +139,10 @@ impl Store {
             args.config.as_deref(),
             environment,
         )?;
-        let uri: http::Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
-        let authority = uri.authority().map(ToString::to_string);
-        match (uri.scheme_str(), authority) {
-            (Some("http"), Some(authority)) => Ok(Self {
-                authority,
-                bearer: bearer(args.token_file.as_deref(), environment)?,
-            }),
-            _ => Err(anyhow!(
-                "the base URL must be http://HOST:PORT, found {url}"
-            )),
-        }
+        Ok(Self {
+            address: Address::read(&url, &args.certificates, environment)?,
+            bearer: bearer(args.token_file.as_deref(), environment)?,
+        })
     }
 
     async fn run(&self, command: &Dtab) -> Outcome {
@@ -217,7 +207,7 @@ impl Store {
         let mut request = hyper::Request::builder()
             .method(method)
             .uri(path)
-            .header("host", &self.authority)
+            .header("host", self.address.authority())
             .header("accept", accepted);
         if let Some(bearer) = &self.bearer {
             request = request.header("authorization", bearer);
@@ -234,7 +224,7 @@ impl Store {
         let unreachable = |reason: String| {
             let message = format!(
                 "no store answers at {} (--base-url, or $NAMERCTL_BASE_URL): {reason}",
-                self.authority
+                self.address.authority()
             );
             (Exit::Unreachable, message)
         };
@@ -275,10 +265,7 @@ impl Store {
     }
 
     async fn exchange(&self, request: hyper::Request<Full<Bytes>>) -> anyhow::Result<Reply> {
-        let stream = match self.authority.contains(':') {
-            true => TcpStream::connect(&self.authority).await?,
-            false => TcpStream::connect((self.authority.as_str(), 80)).await?,
-        };
+        let stream = self.address.connect().await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection);
@@ -397,81 +384,6 @@ fn shown(dtab: &[Value], version: Option<&str>, json: bool, pretty: bool) -> Str
         out.push_str(&format!("{prefix}{gap}  => {dst} ;\n"));
     }
     out
-}
-
-/// What is shown to the store as `Authorization`: the token of `file`, else of `$RUTTER_TOKEN` or `$RUTTER_TOKEN_FILE`.
-pub(super) fn bearer(
-    file: Option<&Path>,
-    environment: &Environment,
-) -> anyhow::Result<Option<String>> {
-    let variable = |name: &str| {
-        environment
-            .variables
-            .get(name)
-            .filter(|value| !value.is_empty())
-    };
-    let read = |file: &Path| {
-        let text = std::fs::read_to_string(file);
-        text.with_context(|| format!("the token {} cannot be read", file.display()))
-    };
-    let token = match (
-        file,
-        variable("RUTTER_TOKEN"),
-        variable("RUTTER_TOKEN_FILE"),
-    ) {
-        (Some(file), _, _) => read(file)?,
-        (None, Some(token), _) => token.clone(),
-        (None, None, Some(file)) => read(Path::new(file))?,
-        (None, None, None) => return Ok(None),
-    };
-    Ok(Some(format!("Bearer {}", token.trim())))
-}
-
-/// Where the store's API is: what was given, a variable, a file, or the usual place.
-pub(super) fn base_url(
-    given: Option<&str>,
-    variables: [&str; 2],
-    file: Option<&Path>,
-    environment: &Environment,
-) -> anyhow::Result<String> {
-    let mut set = variables
-        .iter()
-        .filter_map(|name| environment.variables.get(*name));
-    let variable = || set.find(|url| !url.is_empty()).cloned();
-    match given.map(str::to_owned).or_else(variable) {
-        Some(url) => Ok(url),
-        None => Ok(from_file(file)?.unwrap_or_else(|| BASE_URL.to_owned())),
-    }
-}
-
-/// `base-url` of the file that is named, or of the nearest one upward.
-fn from_file(named: Option<&Path>) -> anyhow::Result<Option<String>> {
-    let here = std::env::current_dir().unwrap_or_default();
-    let nearest = || {
-        let files = here.ancestors().flat_map(|folder| {
-            ["yaml", "json", "toml"].map(|kind| folder.join(format!(".namerctl.{kind}")))
-        });
-        files.into_iter().find(|file| file.is_file())
-    };
-    let Some(file) = named.map(Path::to_owned).or_else(nearest) else {
-        return Ok(None);
-    };
-    let text = std::fs::read_to_string(&file)
-        .with_context(|| format!("{} cannot be read", file.display()))?;
-    if file.extension().is_some_and(|kind| kind == "toml") {
-        let lines = text.lines().filter_map(|line| line.split_once('='));
-        let mut values = lines.filter(|(key, _)| key.trim().trim_matches('"') == "base-url");
-        return Ok(values
-            .next()
-            .map(|(_, value)| value.trim().trim_matches(['"', '\'']).to_owned()));
-    }
-    let tree =
-        yaml::parse(&text).map_err(|error| anyhow!("{}: {}", file.display(), error.message))?;
-    Ok(tree
-        .to_json()
-        .get("base-url")
-        .and_then(Value::as_str)
-        .map(str::to_owned))
 }
 
 /// Whether the program was called by the client's own name.

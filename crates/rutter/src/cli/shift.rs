@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dtab::{Dtab, NameTree, Path, Weighted};
+use dtab::{Dtab, NameTree, Path};
 use namerd::change::edit::{Edit, Edits};
 use namerd::change::shapes::{Shown, Traffic, Written, duration};
 use serde_json::Value;
@@ -14,11 +14,10 @@ use super::{Exit, Style, block_on, complain, say};
 use crate::config::Environment;
 
 mod guard;
+mod weights;
 
 use guard::{Guard, Numbers};
-
-/// Shares are written with so many parts of a percent.
-const PARTS: f64 = 100.0;
+use weights::{shifted, text};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -40,6 +39,9 @@ pub(super) struct Args {
     /// `p99 > old * 2`
     #[arg(long, value_name = "CONDITION")]
     abort_if: Vec<String>,
+    /// Show the routers' numbers of each step as they come
+    #[arg(long)]
+    watch: bool,
     /// Conditions are judged with so many requests
     #[arg(long, default_value_t = 20, value_name = "COUNT")]
     min_requests: u64,
@@ -50,6 +52,15 @@ pub(super) struct Args {
     target: Target,
     #[command(flatten)]
     manner: Manner,
+}
+
+/// Which way a step goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Forth,
+    Back,
+    /// Although names in use break.
+    BackAllTheSame,
 }
 
 /// What is to be done, read and checked.
@@ -145,26 +156,68 @@ impl<'a> Shift<'a> {
     async fn run(&self) -> Result<Exit, Failure> {
         let first = self.entry().await?;
         let mut now = first.clone();
+        // The version that the way back leads to.
+        let mut began = None;
         let last = self.steps.len() - 1;
         for (at, &share) in self.steps.iter().enumerate() {
             let next = shifted(&now, &self.target, share);
             let next_text = text(&next);
             let words = format!("shift {} -> {} {share} %", self.args.prefix, self.target);
             let before = self.numbers(&next).await?;
-            self.write(&now, &next_text, &words, false).await?;
+            let before_it = self.write(&now, &next_text, &words, Way::Forth).await?;
+            began = began.or(before_it);
             now = next;
-            // The last step of an unguarded shift has nothing to be watched for.
-            if self.guards.is_empty() && at == last {
+            // The last step of an unguarded shift has nothing to be watched for, unless somebody looks.
+            if !self.counts() && at == last {
                 break;
             }
             if let Some(why) = self.watch(&now, &before).await? {
                 complain(&format!("aborted at {share} %: {why}"));
                 let words = format!("shift {} aborted at {share} %: {why}", self.args.prefix);
-                self.write(&now, &text(&first), &words, true).await?;
+                self.back(&now, &text(&first), &words, began).await?;
                 return Ok(Exit::Refused);
             }
         }
         Ok(Exit::Done)
+    }
+
+    /// Goes back to what was there first, which may break names: a target's endpoints may have gone meanwhile. That needs a
+    /// right of its own, which is asked for only then. A failure says what to do by hand.
+    async fn back(
+        &self,
+        now: &NameTree<Path>,
+        first: &str,
+        words: &str,
+        began: Option<u64>,
+    ) -> Result<(), Failure> {
+        let mut went = self.write(now, first, words, Way::Back).await;
+        if let Err(failure) = &went
+            && failure.is("would-break")
+        {
+            complain(&format!(
+                "the way back breaks names in use, it is written all the same: {}",
+                failure.message
+            ));
+            went = self.write(now, first, words, Way::BackAllTheSame).await;
+        }
+        let Err(failure) = went else {
+            return Ok(());
+        };
+        let Args {
+            prefix, namespace, ..
+        } = self.args;
+        let rights = match failure.problem.as_ref().map(|problem| problem.status) {
+            Some(403) => ", by somebody who has the right `force`",
+            _ => "",
+        };
+        let to = began.map_or_else(String::new, |number| format!(" --to {number}"));
+        let message = format!(
+            "NOT taken back: {}\n{prefix} still leads to {}; it was {first}. By hand{rights}: `rutter dtab rollback {namespace}{to} --allow-break`, \
+             or `rutter dtab edit {namespace} --allow-break` when others have changed the dtab meanwhile",
+            failure.message,
+            text(now)
+        );
+        Err(Failure { message, ..failure })
     }
 
     /// Where the dentry leads now.
@@ -203,20 +256,20 @@ impl<'a> Shift<'a> {
         }
     }
 
+    /// Sets the dentry's destination; gives the version that was in force before.
     async fn write(
         &self,
         was: &NameTree<Path>,
         dst: &str,
         words: &str,
-        back: bool,
-    ) -> Result<(), Failure> {
+        way: Way,
+    ) -> Result<Option<u64>, Failure> {
         let mut manner = self.args.manner.clone();
-        manner.note = manner
-            .note
-            .filter(|_| !back)
-            .or_else(|| Some(words.to_owned()));
-        // The way back is always open.
-        manner.allow_break |= back;
+        if way != Way::Forth {
+            manner = manner.for_the_way_back();
+        }
+        manner.allow_break |= way == Way::BackAllTheSame;
+        manner.note.get_or_insert_with(|| words.to_owned());
         let path = format!("dtabs/{}", namerd::api::encoded(&self.args.namespace));
         let mut ask = manner.ask("PATCH", &path, self.environment)?;
         let edit = Edit::Set {
@@ -228,7 +281,7 @@ impl<'a> Shift<'a> {
         if manner.dry_run {
             let planned = self.store.json(ask).await?;
             self.say(&print::plan(&planned, dst, self.style));
-            return Ok(());
+            return Ok(None);
         }
         let written: Written = self.store.json(ask).await?;
         self.say(&format!(
@@ -242,10 +295,15 @@ impl<'a> Shift<'a> {
             .filter(|ack| ack.tells && !ack.applied)
             .map(print::router)
             .collect();
-        if !late.is_empty() && !back {
+        if !late.is_empty() && way == Way::Forth {
             complain(&format!("not in force yet on: {}", late.join(", ")));
         }
-        Ok(())
+        Ok(written.before)
+    }
+
+    /// Whether the routers' numbers matter.
+    fn counts(&self) -> bool {
+        self.args.watch || !self.guards.is_empty()
     }
 
     fn say(&self, text: &str) {
@@ -259,16 +317,30 @@ impl<'a> Shift<'a> {
         before: &Numbers,
     ) -> Result<Option<String>, Failure> {
         let until = tokio::time::Instant::now() + self.every;
+        let mut shown = String::new();
         loop {
             let left = until.saturating_duration_since(tokio::time::Instant::now());
             tokio::time::sleep(self.poll.min(left)).await;
-            if self.guards.is_empty() || self.args.manner.dry_run() {
+            if !self.counts() || self.args.manner.dry_run() {
                 if left.is_zero() {
                     return Ok(None);
                 }
                 continue;
             }
             let window = self.numbers(tree).await?.since(before);
+            if self.args.watch || left.is_zero() {
+                let line = format!("       {window}");
+                if line != shown {
+                    self.say(&line);
+                }
+                shown = line;
+            }
+            if self.guards.is_empty() {
+                if left.is_zero() {
+                    return Ok(None);
+                }
+                continue;
+            }
             let enough = window.target.requests >= self.args.min_requests;
             let broken = enough
                 .then(|| self.guards.iter().find_map(|guard| guard.broken(&window)))
@@ -277,7 +349,6 @@ impl<'a> Shift<'a> {
                 return Ok(Some(why));
             }
             if left.is_zero() {
-                self.say(&format!("       {window}"));
                 let why = format!(
                     "only {} requests went to {}, too few to judge (--min-requests {})",
                     window.target.requests, self.target, self.args.min_requests
@@ -289,7 +360,7 @@ impl<'a> Shift<'a> {
 
     /// What routers have counted for the target and for the rest of the union.
     async fn numbers(&self, tree: &NameTree<Path>) -> Result<Numbers, Failure> {
-        if self.guards.is_empty() {
+        if !self.counts() {
             return Ok(Numbers::default());
         }
         let mut leaves = Vec::new();
@@ -342,82 +413,5 @@ fn collect(tree: &Value, ids: &mut Vec<String>) {
     }
     for branch in tree["union"].as_array().into_iter().flatten() {
         collect(&branch["tree"], ids);
-    }
-}
-
-/// The tree with that share, in percent, for the target; the others keep their proportions.
-fn shifted(tree: &NameTree<Path>, target: &Path, share: f64) -> NameTree<Path> {
-    let leaf = NameTree::Leaf(target.clone());
-    let branches = match tree {
-        NameTree::Union(branches) => branches.clone(),
-        other => vec![Weighted::new(1.0, other.clone())],
-    };
-    let rest: Vec<_> = branches
-        .iter()
-        .filter(|branch| branch.tree != leaf)
-        .collect();
-    let sum: f64 = rest.iter().map(|branch| branch.weight).sum();
-    let round = |percent: f64| (percent * PARTS).round() / PARTS;
-    let mut shifted: Vec<_> = rest
-        .iter()
-        .map(|branch| {
-            let part = if sum > 0.0 {
-                branch.weight / sum
-            } else {
-                1.0 / rest.len() as f64
-            };
-            Weighted::new(round((100.0 - share) * part), branch.tree.clone())
-        })
-        .collect();
-    let at = branches.iter().position(|branch| branch.tree == leaf);
-    let at = at.unwrap_or(shifted.len()).min(shifted.len());
-    shifted.insert(at, Weighted::new(share, leaf.clone()));
-    // What gets nothing is left out: a branch without weight is still bound.
-    shifted.retain(|branch| branch.weight > 0.0);
-    match shifted.as_slice() {
-        [] => leaf,
-        [lone] => lone.tree.clone(),
-        _ => NameTree::Union(shifted),
-    }
-}
-
-/// A leaf or a union as it is written in a dtab, with exact weights.
-fn text(tree: &NameTree<Path>) -> String {
-    let NameTree::Union(branches) = tree else {
-        return tree.to_string();
-    };
-    let one = |branch: &Weighted<Path>| match &branch.tree {
-        tree @ (NameTree::Alt(_) | NameTree::Union(_)) => {
-            format!("{} * ({})", branch.weight, text(tree))
-        }
-        tree => format!("{} * {tree}", branch.weight),
-    };
-    let all: Vec<_> = branches.iter().map(one).collect();
-    all.join(" & ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_of_the_others_keep_their_proportions() {
-        let target = Path::read("/v2").unwrap();
-        for (tree, share, want) in [
-            ("/v1", 10.0, "90 * /v1 & 10 * /v2"),
-            ("90 * /v1 & 10 * /v2", 50.0, "50 * /v1 & 50 * /v2"),
-            ("10 * /v2 & 90 * /v1", 0.5, "0.5 * /v2 & 99.5 * /v1"),
-            ("90 * /v1 & 10 * /v2", 100.0, "/v2"),
-            ("90 * /v1 & 10 * /v2", 0.0, "/v1"),
-            ("2 * /a & 1 * /b", 10.0, "60 * /a & 30 * /b & 10 * /v2"),
-            ("0 * /a & 0 * /b", 10.0, "45 * /a & 45 * /b & 10 * /v2"),
-            ("1 * (/a | /b) & 1 * /v2", 20.0, "80 * (/a | /b) & 20 * /v2"),
-            ("/v2", 10.0, "/v2"),
-        ] {
-            let tree = NameTree::read(tree).unwrap();
-            let got = text(&shifted(&tree, &target, share));
-            assert_eq!(got, want, "{tree}");
-            assert!(NameTree::read(&got).is_ok());
-        }
     }
 }

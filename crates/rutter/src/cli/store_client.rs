@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use namerd::change::shapes::Problem;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
 
-use super::{Exit, namerctl};
+use super::Exit;
+use super::store_address::{Address, Certificates, base_url, bearer};
 use crate::config::Environment;
 
 /// Nobody waits longer for the store, beside what was asked for.
@@ -29,6 +29,8 @@ pub(super) struct Target {
     /// A file with the token that says who you are [default: $RUTTER_TOKEN_FILE; $RUTTER_TOKEN is the token itself]
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    certificates: Certificates,
 }
 
 /// How something failed.
@@ -47,6 +49,13 @@ impl Failure {
             message: message.into(),
             problem: None,
         }
+    }
+
+    /// Whether the store says that with this code.
+    pub(super) fn is(&self, code: &str) -> bool {
+        self.problem
+            .as_ref()
+            .is_some_and(|problem| problem.code == code)
     }
 }
 
@@ -76,31 +85,23 @@ impl<'a> Ask<'a> {
 /// The store.
 #[derive(Clone)]
 pub(super) struct StoreClient {
-    /// `host:port`.
-    authority: String,
+    address: Address,
     /// `Bearer …`, when there is a token.
     bearer: Option<String>,
 }
 
 impl StoreClient {
     pub(super) fn new(target: &Target, environment: &Environment) -> anyhow::Result<Self> {
-        let url = namerctl::base_url(
+        let url = base_url(
             target.base_url.as_deref(),
             ["RUTTER_BASE_URL", "NAMERCTL_BASE_URL"],
             None::<&Path>,
             environment,
         )?;
-        let uri: http::Uri = url.parse().with_context(|| format!("{url} is no URL"))?;
-        let authority = uri.authority().map(ToString::to_string);
-        match (uri.scheme_str(), authority) {
-            (Some("http"), Some(authority)) => Ok(Self {
-                authority,
-                bearer: namerctl::bearer(target.token_file.as_deref(), environment)?,
-            }),
-            _ => Err(anyhow!(
-                "the store's URL must be http://HOST:PORT, found {url}"
-            )),
-        }
+        Ok(Self {
+            address: Address::read(&url, &target.certificates, environment)?,
+            bearer: bearer(target.token_file.as_deref(), environment)?,
+        })
     }
 
     /// One exchange whose answer is JSON.
@@ -166,16 +167,13 @@ impl StoreClient {
     fn unreachable(&self, reason: &str) -> Failure {
         let message = format!(
             "no store answers at {} (--base-url, or $RUTTER_BASE_URL): {reason}",
-            self.authority
+            self.address.authority()
         );
         Failure::new(Exit::Unreachable, message)
     }
 
     async fn exchange(&self, ask: Ask<'_>) -> anyhow::Result<(http::StatusCode, Incoming)> {
-        let stream = match self.authority.contains(':') {
-            true => TcpStream::connect(&self.authority).await?,
-            false => TcpStream::connect((self.authority.as_str(), 80)).await?,
-        };
+        let stream = self.address.connect().await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the runtime of the command.
@@ -187,7 +185,7 @@ impl StoreClient {
         let mut request = hyper::Request::builder()
             .method(ask.method)
             .uri(path)
-            .header("host", &self.authority);
+            .header("host", self.address.authority());
         if let Some(bearer) = &self.bearer {
             request = request.header("authorization", bearer);
         }

@@ -17,7 +17,7 @@ use super::settings::{
     ConfigMapSettings, InterpreterSettings, K8sApi, K8sKind, NamerSettings, NamerSource,
     TransformerKind, TransformerSettings,
 };
-use super::{At, Environment, Purpose};
+use super::{At, Environment, Purpose, tls};
 
 /// As Linkerd 1's: where `kubectl proxy` listens.
 const K8S_PORT: u16 = 8001;
@@ -324,6 +324,11 @@ pub(super) fn interpreter(at: &At<'_>, environment: &Environment) -> Interpreter
             .then(|| config_map(at, environment))
             .flatten(),
         store: store(at, &kind),
+        store_tls: match kind.as_str() {
+            "io.l5d.namerd.http" | "io.l5d.mesh" => tls::store(&at.get("tls")),
+            "io.l5d.namerd" => tls::thrift_store(&at.get("tls")),
+            _ => None,
+        },
         transformers: transformers(&at.get("transformers"), environment),
     }
 }

@@ -9,7 +9,7 @@ use dtab::{Dtab, Path};
 use namerd::client::ClientConfig;
 use naming::PathMatcher;
 use naming::namers::ConsulConfig;
-use router::settings::RouterSettings;
+use router::settings::{ClientTls, RouterSettings};
 use telemetry::metrics::linkerd::StatsdConfig;
 use telemetry::span::Transport;
 use tracing::Level;
@@ -201,6 +201,8 @@ pub struct InterpreterSettings {
     pub config_map: Option<ConfigMapSettings>,
     /// `io.l5d.namerd.http`: a store that binds.
     pub store: Option<ClientConfig>,
+    /// TLS towards that store; none: without.
+    pub store_tls: Option<ClientTls>,
     /// In order.
     pub transformers: Vec<TransformerSettings>,
 }

@@ -62,7 +62,7 @@ pub struct InterfaceSettings {
     pub kind: InterfaceKind,
     /// Where it listens.
     pub addr: SocketAddr,
-    /// With which certificates; none: plain HTTP.
+    /// With which certificates; none: without TLS.
     pub tls: Option<ServerTls>,
 }
 
@@ -132,6 +132,7 @@ fn file(at: &At<'_>, environment: &Environment) -> Option<StoreConfig> {
     let interfaces = listeners(&interfaces.items(), admin.addr, rules.is_given());
     let certificates = interfaces
         .iter()
+        .filter(|interface| interface.kind == InterfaceKind::Http)
         .filter_map(|interface| interface.tls.as_ref())
         .any(|tls| tls.client_roots.is_some());
     at.get("telemetry");
@@ -182,11 +183,14 @@ fn listeners(interfaces: &[At<'_>], admin: SocketAddr, rules: bool) -> Vec<Inter
         let ip = at.get("ip").ip().unwrap_or(top::LOOPBACK);
         let addr = SocketAddr::new(ip, at.get("port").u16().unwrap_or(port));
         let open = at.get("allowAnonymous").bool().unwrap_or(false);
+        let given = at.get("tls");
+        let tls = given.is_given().then(|| tls::server(&given)).flatten();
+        let shown = tls.as_ref().is_some_and(|tls| tls.client_roots.is_some());
         let (may, guarded) = match kind {
             InterfaceKind::Http => ("change every dtab", rules),
-            // Nobody says there who they are.
+            // Nobody says there who they are; who has a certificate was let in by its authority.
             InterfaceKind::Mesh | InterfaceKind::Thrift => {
-                ("read every dtab and every address", false)
+                ("read every dtab and every address", shown)
             }
         };
         if !ip.is_loopback() && !open && !guarded {
@@ -195,25 +199,23 @@ fn listeners(interfaces: &[At<'_>], admin: SocketAddr, rules: bool) -> Vec<Inter
                     "there is no `access` that says who may",
                     "write down who may in `access` (see docs/store.md); or ",
                 ),
-                _ => ("this protocol has no authentication", ""),
+                _ => (
+                    "this protocol has no authentication",
+                    "let in who has a certificate (`tls` with `requireClientAuth`); or ",
+                ),
             };
             at.error(
                 format!("{addr} is no loopback address, and whoever reaches it could {may}: {why}"),
                 format!("{access}add the line `allowAnonymous: true` to this interface if the network keeps others away; or listen on 127.0.0.1"),
             );
         }
-        if open && guarded {
+        if open && guarded && kind == InterfaceKind::Http {
             at.get("allowAnonymous").error(
                 "the interface is open, and there is an `access` that says who may",
                 "delete one of the two; what `access` grants to `anonymous` is open to everybody",
             );
         }
-        let given = at.get("tls");
-        listeners.push(InterfaceSettings {
-            kind,
-            addr,
-            tls: given.is_given().then(|| tls::server(&given)).flatten(),
-        });
+        listeners.push(InterfaceSettings { kind, addr, tls });
         if let Some((other, who)) = taken.iter().find(|(other, _)| top::clash(*other, addr)) {
             at.error(
                 format!("port conflict on port {}", addr.port()),
@@ -278,6 +280,25 @@ mod tests {
         let source = format!("{HTTP}storage: {{kind: file, path: /var/lib/x.redb}}\n");
         let storage = read(&source).unwrap().config.storage;
         assert_eq!(storage, StorageSettings::File("/var/lib/x.redb".into()));
+    }
+
+    #[test]
+    fn who_has_a_certificate_needs_no_allow_anonymous_where_nobody_says_who_they_are() {
+        let source = |kind: &str, more: &str| {
+            format!(
+                "storage: {{kind: io.l5d.inMemory}}\ninterfaces:\n- {{kind: {kind}, ip: 0.0.0.0, tls: {{certPath: c, keyPath: k{more}}}}}\n"
+            )
+        };
+        let required = ", caCertPath: a, requireClientAuth: true";
+        for kind in ["io.l5d.mesh", "io.l5d.thriftNameInterpreter"] {
+            let config = read(&source(kind, required)).unwrap().config;
+            let tls = config.interfaces[0].tls.as_ref().unwrap();
+            assert_eq!(tls.client_roots.as_deref(), Some("a".as_ref()));
+            let said = read(&source(kind, "")).unwrap_err();
+            assert!(said.contains("`tls` with `requireClientAuth`"), "{said}");
+        }
+        // There it says who, and not what they may.
+        assert!(read(&source("io.l5d.httpController", required)).is_err());
     }
 
     #[test]
@@ -446,7 +467,7 @@ mod tests {
             if is_store(block) {
                 read(block).unwrap();
             } else {
-                let environment = Environment::default();
+                let environment = Environment::default().for_purpose(Purpose::Text);
                 let loaded = crate::config::load("store.md", block, &environment);
                 loaded.map_err(|problems| problems.render()).unwrap();
             }

@@ -382,6 +382,18 @@ fn each_mistake_is_told_with_its_place_and_the_way_out() {
             "4:68 routers[0].client.tls.trustCertsBundle: `trustCerts` and `trustCertsBundle` exclude each other",
         ),
         (
+            with(
+                "  interpreter: {kind: io.l5d.mesh, dst: /$/inet/a/1, tls: {disableValidation: true, clientAuth: {certPath: c, keyPath: k}}}\n",
+            ),
+            "4:98 routers[0].interpreter.tls.clientAuth: disableValidation: true is incompatible with clientAuth",
+        ),
+        (
+            with(
+                "  interpreter: {kind: io.l5d.namerd, dst: /$/inet/a/1, tls: {trustCertsBundle: b}}\n",
+            ),
+            "4:62 routers[0].interpreter.tls.trustCertsBundle: unknown key `trustCertsBundle`",
+        ),
+        (
             with("  client: {tls: {commonName: x, protocols: [TLSv1.1]}}\n"),
             "4:44 routers[0].client.tls.protocols: none of TLSv1.1 is spoken here",
         ),
@@ -1130,4 +1142,38 @@ mod properties {
             exercise(&text);
         }
     }
+}
+
+#[test]
+fn a_store_is_asked_under_tls_with_linkerds_keys_and_its_host_as_the_name_unless_another_is_given()
+{
+    use router::settings::Trust;
+    let tls = |kind: &str, tls: &str| {
+        let source = format!(
+            "routers:\n- protocol: http\n  servers: [{{port: 4140}}]\n  interpreter: {{kind: {kind}, dst: /$/inet/namerd/1, tls: {tls}}}\n"
+        );
+        let loaded = load("x.yaml", &source, &pod()).unwrap();
+        loaded.config.routers[0].interpreter.store_tls.clone()
+    };
+    for kind in ["io.l5d.namerd.http", "io.l5d.mesh"] {
+        let own = tls(
+            kind,
+            "{commonName: store, trustCertsBundle: ca, clientAuth: {certPath: c, keyPath: k}}",
+        );
+        let own = own.unwrap();
+        assert_eq!(
+            (own.name.as_deref(), own.trust, own.identity.is_some()),
+            (Some("store"), Trust::Files(vec!["ca".into()]), true)
+        );
+        let plain = tls(kind, "{}").unwrap();
+        assert_eq!((plain.name, plain.trust), (None, Trust::System));
+        assert_eq!(tls(kind, "{enabled: false}"), None);
+        let any = tls(kind, "{disableValidation: true}").unwrap();
+        assert_eq!(any.trust, Trust::Anything);
+    }
+    let own = tls("io.l5d.namerd", "{commonName: store, caCert: ca}").unwrap();
+    assert_eq!(
+        (own.name.as_deref(), own.trust),
+        (Some("store"), Trust::Files(vec!["ca".into()]))
+    );
 }

@@ -45,12 +45,7 @@ pub(super) fn client(at: &At<'_>, prefix: Option<&str>) -> Option<ClientTls> {
     }
     let (name, own) = (at.get("commonName"), at.get("clientAuth"));
     let trust = trust(at);
-    if trust == Trust::Anything && own.is_given() {
-        own.error(
-            "disableValidation: true is incompatible with clientAuth",
-            "name what is trusted with `trustCertsBundle` and delete `disableValidation`",
-        );
-    }
+    unchecked(&own, &trust);
     let enabled = at.get("enabled").bool().unwrap_or(true);
     if enabled && trust != Trust::Anything && !name.is_given() {
         at.warning(
@@ -66,6 +61,44 @@ pub(super) fn client(at: &At<'_>, prefix: Option<&str>) -> Option<ClientTls> {
         identity: identity(&own),
         versions: versions(&at.get("protocols")),
     })
+}
+
+/// `interpreter.tls`, towards a store; `None` when it is not given, or turned off.
+pub(super) fn store(at: &At<'_>) -> Option<ClientTls> {
+    if !at.is_given() || at.get("enabled").bool() == Some(false) {
+        return None;
+    }
+    let own = at.get("clientAuth");
+    let trust = trust(at);
+    unchecked(&own, &trust);
+    Some(ClientTls {
+        enabled: true,
+        name: at.get("commonName").text(),
+        trust,
+        identity: identity(&own),
+        versions: versions(&at.get("protocols")),
+    })
+}
+
+/// `interpreter.tls` of io.l5d.namerd, which has keys of its own.
+pub(super) fn thrift_store(at: &At<'_>) -> Option<ClientTls> {
+    let trust = path(&at.get("caCert")).map_or(Trust::System, |file| Trust::Files(vec![file]));
+    at.is_given().then(|| ClientTls {
+        enabled: true,
+        name: at.get("commonName").text(),
+        trust,
+        identity: None,
+        versions: TlsVersions::default(),
+    })
+}
+
+fn unchecked(own: &At<'_>, trust: &Trust) {
+    if *trust == Trust::Anything && own.is_given() {
+        own.error(
+            "disableValidation: true is incompatible with clientAuth",
+            "name what is trusted with `trustCertsBundle` and delete `disableValidation`",
+        );
+    }
 }
 
 /// A capture that the prefix does not have stays as it is written, and no certificate has such a name.

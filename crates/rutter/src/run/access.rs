@@ -7,8 +7,7 @@ use anyhow::Context as _;
 use k8s::Tokens;
 use namerd::access::{Access, Reviewed, Reviewer, Subject, TokenFile};
 use router::settings::ServerTls;
-use router::tls::{ListenerKeys, client_name};
-use telemetry::metrics::{Registry, Scope};
+use router::tls::{KeyFigures, ListenerKeys, client_name};
 use tokio::runtime::Handle;
 
 use super::sources::target;
@@ -18,11 +17,14 @@ use crate::config::store::StoreConfig;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who may do what, as the file says.
-pub(super) fn open(config: &StoreConfig) -> anyhow::Result<Access> {
+pub(super) fn open(config: &StoreConfig, control: &Handle) -> anyhow::Result<Access> {
     let Some(settings) = &config.access else {
         return Ok(Access::open());
     };
-    let tokens = settings.tokens.as_ref().map(TokenFile::open).transpose();
+    let tokens = settings.tokens.as_ref();
+    let tokens = tokens
+        .map(|file| TokenFile::open(file, control))
+        .transpose();
     let tokens = tokens.context("access.tokens")?;
     let reviewer = settings.review.as_ref().map(|review| {
         let tokens = Tokens::new(target(&review.api), review.audiences.clone(), PATIENCE);
@@ -34,14 +36,18 @@ pub(super) fn open(config: &StoreConfig) -> anyhow::Result<Access> {
 /// The certificates of an interface.
 pub(super) fn keys(
     tls: &ServerTls,
-    registry: &Registry,
+    figures: &Arc<KeyFigures>,
     control: &Handle,
 ) -> anyhow::Result<Arc<dyn namerd::Keys>> {
-    let keys = ListenerKeys::open(tls, (registry, Scope::new(["api"])), control)?;
-    Ok(Arc::new(Keys(keys)))
+    let keys = ListenerKeys::open(tls, figures, control)?;
+    Ok(Arc::new(Keys(keys, Arc::clone(figures))))
 }
 
-struct Keys(ListenerKeys);
+/// And what is told about them, as long as they are used.
+struct Keys(
+    ListenerKeys,
+    #[expect(dead_code, reason = "it is told as long as it is held")] Arc<KeyFigures>,
+);
 
 impl namerd::Keys for Keys {
     fn config(&self) -> Arc<rustls::ServerConfig> {

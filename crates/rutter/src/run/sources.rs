@@ -8,17 +8,18 @@ use std::time::Duration;
 use admin::{Condition, Readiness};
 use anyhow::Context as _;
 use k8s::{ApiTarget, Cluster, ClusterConfig, ConfigMapConfig};
-use namerd::client::StoreInterpreter;
+use namerd::client::{Secure, StoreInterpreter};
 use naming::namers::{
     ConsulNamer, Dns, DnsSrvConfig, DnsSrvNamer, FsNamer, RewriteNamer, SystemNamer,
 };
 use naming::transform::{self, DaemonSetConfig, LocalNode};
-use naming::{DefaultInterpreter, Interpreter, Mounted, Namer, Reads, Transformer, Var};
+use naming::{Addrs, DefaultInterpreter, Interpreter, Mounted, Namer, Reads, Transformer, Var};
 use telemetry::code::Check;
 use telemetry::metrics::{Registration, Registry, Scope};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use super::store_keys::StoreKeys;
 use crate::config::settings::{
     Config, InterpreterSettings, K8sApi, K8sKind, NamerSettings, NamerSource, TransformerKind,
     TransformerSettings,
@@ -42,7 +43,9 @@ pub(super) struct Sources {
     /// In the order in which they are asked, as they were configured.
     namers: Vec<(NamerSettings, Configured)>,
     dns: Dns,
-    system: Arc<dyn Namer>,
+    system: Arc<SystemNamer>,
+    stores: Arc<StoreKeys>,
+    registry: Registry,
     /// What the slices say about a node whose name the environment doesn't give; none while nobody asks.
     own_node: OwnNode,
     /// Whether the slices are asked for it.
@@ -109,12 +112,14 @@ impl Sources {
             };
             clusters.insert(api, watched);
         }
-        let system: Arc<dyn Namer> = Arc::new(SystemNamer::new(dns.clone()));
+        let system = Arc::new(SystemNamer::new(dns.clone()));
         let mut sources = Self {
             clusters,
             namers: Vec::new(),
             dns,
             system,
+            stores: before.map_or_else(Arc::default, |before| before.stores.clone()),
+            registry: registry.clone(),
             own_node: before.map_or_else(OwnNode::default, |before| before.own_node.clone()),
             learning: before.is_some_and(|before| before.learning),
         };
@@ -280,7 +285,9 @@ impl Sources {
         let transformers = self.transformers(&settings.transformers)?;
         if let Some(store) = &settings.store {
             let system = self.system.clone();
-            let asking = StoreInterpreter::new(store.clone(), system, transformers, control);
+            let secure = self.secure(settings, control)?;
+            let store = (store.clone(), secure);
+            let asking = StoreInterpreter::new(store, system, transformers, control);
             return Ok(Arc::new(asking));
         }
         let default = self.local(transformers);
@@ -304,6 +311,21 @@ impl Sources {
                 })?,
             ),
         })
+    }
+
+    /// TLS towards the interpreter's store.
+    pub(super) fn secure(
+        &self,
+        settings: &InterpreterSettings,
+        control: &Handle,
+    ) -> anyhow::Result<Option<Arc<dyn Secure>>> {
+        let tls = settings.store_tls.as_ref();
+        self.stores.open(tls, &self.registry, control)
+    }
+
+    /// The addresses of a host, as `/$/inet` has them.
+    pub(super) fn addresses(&self, host: &str, port: u16) -> Arc<dyn Addrs> {
+        self.system.addresses(host, port)
     }
 
     /// What binds with the configured namers, and then transforms.

@@ -15,9 +15,10 @@ use namerd::store::{
 };
 use namerd::{Api, ApiListener, Interface, Mesh, Names, ThriftMux};
 use naming::{Reads, Var};
+use router::tls::KeyFigures;
 use serde_json::Value;
 use telemetry::log::LogHandle;
-use telemetry::metrics::Registry;
+use telemetry::metrics::{Registry, Scope};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,7 +28,7 @@ use super::{access, pages};
 use crate::config::Environment;
 use crate::config::settings::Config;
 use crate::config::storage::StorageSettings;
-use crate::config::store::{InterfaceKind, StoreConfig};
+use crate::config::store::{InterfaceKind, InterfaceSettings, StoreConfig};
 
 /// Runs the store until `stop`, then ends its streams and finishes its requests.
 pub async fn run(
@@ -116,7 +117,8 @@ impl StoreProcess {
         let confirms = names.confirms().clone();
         control.spawn(confirms.run(store.clone(), stop_http.clone()));
         let mut http = Vec::new();
-        let access = Arc::new(access::open(&config)?);
+        let access = Arc::new(access::open(&config, &control)?);
+        let mut figures = None;
         for settings in &config.interfaces {
             let (kind, addr) = (settings.kind, settings.addr);
             let listener = ApiListener::bind(addr)
@@ -125,7 +127,12 @@ impl StoreProcess {
             let addr = listener.addr();
             let listener = match &settings.tls {
                 None => listener,
-                Some(tls) => listener.with_tls(access::keys(tls, &registry, &control)?),
+                Some(tls) => {
+                    let figures = figures.get_or_insert_with(|| {
+                        Arc::new(KeyFigures::register(&registry, Scope::new(["api"])))
+                    });
+                    listener.with_tls(access::keys(tls, figures, &control)?)
+                }
             };
             let (store, names, stop) = (store.clone(), names.clone(), stop_http.clone());
             let interface = match kind {
@@ -142,11 +149,11 @@ impl StoreProcess {
                     Interface::Http(Api::new(store, names, stop).with_access(access.clone()))
                 }
                 InterfaceKind::Mesh => {
-                    tracing::info!(%addr, "serving names to everybody who reaches this address by io.l5d.mesh");
+                    tracing::info!(%addr, "serving names by io.l5d.mesh, {}", to_whom(settings));
                     Interface::Mesh(Mesh::new(store, names, stop))
                 }
                 InterfaceKind::Thrift => {
-                    tracing::info!(%addr, "serving names to everybody who reaches this address by ThriftMux");
+                    tracing::info!(%addr, "serving names by ThriftMux, {}", to_whom(settings));
                     Interface::Thrift(ThriftMux::new(store, names, stop))
                 }
             };
@@ -232,6 +239,15 @@ async fn report(standing: Var<Standing>, ready: Condition) {
             Standing::Good | Standing::Lost(_) => return ready.met("answers"),
         }
         reads.changed().await;
+    }
+}
+
+/// Who gets in where nobody says who they are.
+fn to_whom(interface: &InterfaceSettings) -> &'static str {
+    match interface.tls.as_ref().map(|tls| &tls.client_roots) {
+        Some(Some(_)) => "to who has a certificate",
+        Some(None) => "with TLS, to everybody who reaches this address",
+        None => "to everybody who reaches this address",
     }
 }
 

@@ -40,6 +40,10 @@ impl Telling {
         if store.protocol != Protocol::Http {
             return None;
         }
+        let secure = parts.sources.secure(&config.interpreter, parts.control);
+        let secure = secure
+            .inspect_err(|error| tracing::warn!(%error, "the store is told nothing"))
+            .ok()?;
         let names = router.names();
         let (_, changes) = names.interpreter().routed()?;
         let label = router.label().to_string();
@@ -70,7 +74,8 @@ impl Telling {
         let registry = parts.registry.clone();
         let names: Weak<Names> = Arc::downgrade(names);
         let reporter = Reporter {
-            store,
+            replicas: parts.sources.addresses(&store.host, store.port),
+            store: (store, secure),
             id,
             base,
             figures: Box::new(move |report| figures(&registry, &label, &mut rates, report)),

@@ -705,21 +705,23 @@ async fn a_plan_says_what_names_are_bound_to_after_the_write_in_a_thousand_rando
     }
 }
 
-/// `WRITERS` and `INCREMENTS` of the environment make it as large as one likes.
+/// `RUTTER_WRITERS` and `RUTTER_INCREMENTS` of the environment make it as large as one likes; 50 and 200 is the whole of it.
 fn size(variable: &str, small: usize) -> usize {
     let given = std::env::var(variable).ok();
     given.and_then(|text| text.parse().ok()).unwrap_or(small)
 }
 
 async fn counted(store: Arc<dyn Store>) {
-    let (writers, increments) = (size("WRITERS", 8), size("INCREMENTS", 10));
+    let (writers, increments) = (size("RUTTER_WRITERS", 8), size("RUTTER_INCREMENTS", 10));
     let server = Server::over(store).await;
     let mut client = server.client().await;
     client.put("/count => /0 ;").await;
+    let began = std::time::Instant::now();
     let mut tasks = Vec::new();
     for writer in 0..writers {
         let mut client = server.client().await;
         tasks.push(tokio::spawn(async move {
+            let mut conflicts = 0;
             for increment in 1..=increments {
                 // An entry of its own by PATCH, which needs no version.
                 let edit = json!({"edits": [{"op": "set", "prefix": format!("/w{writer}"), "dst": format!("/{increment}")}]});
@@ -736,16 +738,25 @@ async fn counted(store: Arc<dyn Store>) {
                     let (status, said) = client.ask("PUT dtabs/default", &version, &new).await;
                     match status {
                         200 => break,
-                        412 => {}
+                        412 => conflicts += 1,
                         _ => panic!("{said}"),
                     }
                 }
             }
+            conflicts
         }));
     }
+    let mut conflicts = 0;
     for task in tasks {
-        task.await.unwrap();
+        conflicts += task.await.unwrap();
     }
+    eprintln!(
+        "{writers} writers, {increments} increments of two entries each: {} writes and {conflicts} conflicts in {:?}",
+        2 * writers * increments,
+        began.elapsed()
+    );
+    // The first one was closed if that took longer than a connection may be idle.
+    let mut client = server.client().await;
     let (_, shown) = client.ask("GET dtabs/default", &[], "").await;
     let entries: HashMap<_, _> = shown["entries"]
         .as_array()

@@ -43,7 +43,7 @@ enum Wish {
 }
 
 /// How a change is to be made.
-struct Manner {
+pub(in crate::api) struct Manner {
     only: Only,
     allow: bool,
     most: f64,
@@ -53,7 +53,7 @@ struct Manner {
 }
 
 impl Manner {
-    fn of(query: &Query, headers: &HeaderMap) -> Result<Self, Refusal> {
+    pub(in crate::api) fn of(query: &Query, headers: &HeaderMap) -> Result<Self, Refusal> {
         let most = match query.get("max-break") {
             None => 0.0,
             Some(text) => {

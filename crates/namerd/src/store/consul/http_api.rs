@@ -8,6 +8,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use naming::words;
 
 use super::ConsulStoreConfig;
 
@@ -94,15 +95,4 @@ impl Api {
             body: body.map_err(|error| words(&*error))?.to_bytes(),
         })
     }
-}
-
-/// An error with all that it comes from.
-fn words(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

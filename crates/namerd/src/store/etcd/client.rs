@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use http::uri::PathAndQuery;
+use naming::words;
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
@@ -131,17 +132,6 @@ where
         .unary(Request::new(request.clone()), path, codec)
         .await?;
     Ok(response.into_inner())
-}
-
-/// An error with all that it comes from.
-fn words(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// What an error means.

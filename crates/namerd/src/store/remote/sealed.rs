@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::store::{Origin, Record, from_millis, to_millis};
+use crate::store::{Origin, Record, to_millis};
 
 /// Begins the last line of a text: a comment, so that Linkerd's namerd reads the same dtab.
 const SEAL: &str = "\n# rutter: ";
@@ -45,11 +45,7 @@ impl Meta {
     pub(super) fn record(&self, text: &Arc<str>, version: &Arc<str>) -> Record {
         Record {
             number: self.number,
-            origin: Origin {
-                author: self.author.clone(),
-                time: from_millis(self.time_ms),
-                note: self.note.clone(),
-            },
+            origin: Origin::at(self.author.clone(), self.time_ms, self.note.clone()),
             text: Some(text.clone()),
             tag: Some(version.clone()),
         }
@@ -89,11 +85,7 @@ impl Past {
     pub(super) fn record(&self) -> Record {
         Record {
             number: self.number,
-            origin: Origin {
-                author: self.author.clone(),
-                time: from_millis(self.time_ms),
-                note: self.note.clone(),
-            },
+            origin: Origin::at(self.author.clone(), self.time_ms, self.note.clone()),
             text: self.dtab.clone(),
             tag: self.version.clone(),
         }

@@ -1,15 +1,16 @@
 //! A write: what is there is read, what comes of it decided, and put in its place if it is still there. One whose answer is lost
 //! is looked for before it is tried again, so that it is done once.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher as _;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dtab::Dtab;
 use tokio::time::{Instant, sleep};
 
-use super::{Backend, Item, KEPT, Meta, Past, Read, Shared, TURNS};
-use crate::store::{Change, Namespace, Only, Origin, StoreError, Stored, decide};
+use super::{Backend, Item, KEPT, KEPT_BYTES, Meta, Past, Read, Shared, TURNS, Trouble};
+use crate::store::{Change, Namespace, Only, Origin, Refused, StoreError, Stored, decide};
 
 /// How long a write is tried, and how long when the storage is known to be away.
 const WRITES: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(2));
@@ -101,7 +102,14 @@ impl<B: Backend> Shared<B> {
             only,
         )?;
         if let Some(past) = &past {
-            self.backend.archive(namespace, past).await?;
+            match self.backend.archive(namespace, past).await {
+                // In JSON it has more bytes than it had; it must not be in the way of what replaces it.
+                Err(Trouble::Refused(Refused::TooLarge, why)) => {
+                    let version = past.number;
+                    tracing::warn!(%namespace, version, why, "a version is too large for the history, and not in it");
+                }
+                archived => archived?,
+            }
         }
         attempt.number = Some(record.number);
         let held = item.as_ref().map(|item| &item.held);
@@ -132,7 +140,8 @@ impl<B: Backend> Shared<B> {
             }
             (None, None) => unreachable!("nothing is deleted that is not there"),
         };
-        self.forget_old(namespace, record.number).await;
+        let size = past.and_then(|past| past.dtab).map_or(0, |text| text.len());
+        self.forget_old(namespace, record.number, size).await;
         Ok(Done::Yes(self.take(namespace, record, dtab, order)))
     }
 
@@ -173,15 +182,33 @@ impl<B: Backend> Shared<B> {
         })
     }
 
-    /// The version that is one too many, and after a while those that were left when a process was killed.
-    async fn forget_old(&self, namespace: &Namespace, number: u64) {
-        let Some(old) = number.checked_sub(KEPT + 1).filter(|old| *old > 0) else {
+    /// The versions that are too many, given how large the last one is: mostly one. Of those that another replica or an
+    /// earlier process may have left, such as [`KEPT`] would keep are looked at once.
+    async fn forget_old(&self, namespace: &Namespace, number: u64, size: usize) {
+        let Some(last) = number.checked_sub(kept(size) + 1) else {
             return;
         };
-        if let Err(error) = self.backend.forget(namespace, old).await {
-            tracing::debug!(%namespace, version = old, %error, "an old version stays in the history");
+        let first = number.saturating_sub(KEPT + 1).max(1);
+        let known = self.forgotten().get(namespace).map_or(0, |known| known + 1);
+        for old in first.max(known)..=last {
+            if let Err(error) = self.backend.forget(namespace, old).await {
+                tracing::debug!(%namespace, version = old, %error, "an old version stays in the history");
+                return;
+            }
+            self.forgotten().insert(namespace.clone(), old);
         }
     }
+
+    fn forgotten(&self) -> MutexGuard<'_, HashMap<Namespace, u64>> {
+        self.forgotten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many versions of that size are kept.
+fn kept(size: usize) -> u64 {
+    (KEPT_BYTES / (size as u64).max(1)).clamp(1, KEPT)
 }
 
 /// A write that goes on until it is known what became of it.
@@ -200,5 +227,23 @@ impl Attempt {
             }
             None => format!("{why}; nothing was changed"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_large_versions_fewer_are_kept() {
+        for (size, want) in [
+            (0, KEPT),
+            (80_000, KEPT),
+            (400_000, 41),
+            (1_400_000, 11),
+            (usize::MAX, 1),
+        ] {
+            assert_eq!(kept(size), want, "{size}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 
 use super::ConsulConfig;
+use crate::words;
 
 /// As Linkerd's. Consul blocks for five minutes when it is not told otherwise, and up to a sixteenth longer.
 pub(super) const BLOCKING: Duration = Duration::from_secs(600);
@@ -94,15 +95,8 @@ impl Api {
     }
 
     async fn call(&self, uri: &str, indexed: bool) -> Result<Indexed<Bytes>, ApiError> {
-        let unreachable = |error: &dyn std::error::Error| {
-            let mut text = error.to_string();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                text = format!("{text}: {cause}");
-                source = cause.source();
-            }
-            ApiError::Unreachable(text)
-        };
+        let unreachable =
+            |error: &(dyn std::error::Error + 'static)| ApiError::Unreachable(words(error));
         let mut request = Request::get(format!("http://{}{uri}", self.host))
             .header(header::ACCEPT, "application/json");
         if let Some(token) = &self.token {

@@ -39,7 +39,7 @@ impl Kube {
         let api = match Api::new(target, PATIENCE).await {
             Ok(api) => api,
             Err(error) => {
-                report.fail(Check::C010, K, chain(&error));
+                report.fail(Check::C010, K, naming::words(&error));
                 return None;
             }
         };
@@ -273,20 +273,6 @@ fn effect(verb: &str, resource: &str) -> &'static str {
 pub(super) struct Account {
     pub(super) namespace: String,
     pub(super) name: String,
-}
-
-/// An error and what is behind it.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let more = cause.to_string();
-        if !words.contains(&more) {
-            words = format!("{words}: {more}");
-        }
-        source = cause.source();
-    }
-    words
 }
 
 /// The API to ask: what the command line says.

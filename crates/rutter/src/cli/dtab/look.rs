@@ -1,5 +1,7 @@
 //! Commands that change nothing.
 
+use std::num::NonZeroUsize;
+
 use namerd::change::diff::Difference;
 use namerd::change::shapes::{Blamed, Diff, History, Linted, Namespaces, Planned, Shown};
 use serde::Serialize;
@@ -176,19 +178,25 @@ impl Work<'_> {
         })
     }
 
-    pub(super) async fn watch(&self, name: &str) -> Result<Exit, Failure> {
+    pub(super) async fn watch(
+        &self,
+        name: &str,
+        count: Option<NonZeroUsize>,
+    ) -> Result<Exit, Failure> {
         let path = format!("dtabs/{}?watch=true", segment(name));
-        let lines = self.store.lines(Ask::new("GET", path), |line| {
+        let mut lines = 0;
+        let told = self.store.lines(Ask::new("GET", path), |line| {
             let text = match (self.output, serde_json::from_str::<Shown>(line)) {
                 (Output::Table, Ok(shown)) => print::version_line(&shown.version),
                 (Output::Table, Err(_)) => format!("{name} is not there"),
                 (Output::Json, _) => line.to_owned(),
             };
+            lines += 1;
             // Nobody reads on a broken pipe.
-            say(&text).is_ok()
+            say(&text).is_ok() && Some(lines) != count.map(NonZeroUsize::get)
         });
         tokio::select! {
-            ended = lines => ended.map(|()| Exit::Done),
+            ended = told => ended.map(|()| Exit::Done),
             _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
         }
     }

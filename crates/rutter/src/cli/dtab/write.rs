@@ -27,6 +27,15 @@ impl Manner {
         self.dry_run
     }
 
+    /// The same for what takes a change back: its note is another one, and it needs no confirmation.
+    pub(in crate::cli) fn for_the_way_back(self) -> Self {
+        Self {
+            note: None,
+            confirm_within: None,
+            ..self
+        }
+    }
+
     fn waits(&self) -> Result<Duration, Failure> {
         if self.no_wait || self.dry_run {
             return Ok(Duration::ZERO);

@@ -433,9 +433,7 @@ static INTERPRETER_NAMERD_HTTP: Section = Section {
         Key::new("retry", Ty::Section(&RETRY), "", "How patiently a store that does not answer is asked again."),
         Key::new("tokenPath", Ty::File, "none", "A file with the token that the router shows the store, such as a service account's; it is read anew for each question.")
             .but(Effect::Ours),
-        Key::new("tls", Ty::Section(&super::router::CLIENT_TLS), "none", "TLS towards the store.").but(
-            Effect::Refused("the store is asked by plain HTTP only; without TLS the way would be open where you expect it closed"),
-        ),
+        STORE_TLS,
     ],
     also: &[&INTERPRETER],
     removed: &[],
@@ -448,13 +446,31 @@ static INTERPRETER_MESH: Section = Section {
             Ty::Path,
             "Where the store is: `/$/inet/HOST/PORT`, with the port of its interface io.l5d.mesh, such as `/$/inet/namerd.default.svc/4321`.",
         ),
-        Key::new("root", Ty::Path, "/default", "The namespace whose dtab counts, as a path of one segment. The router's own `dtab` and the request's are put behind it."),
-        Key::new("retry", Ty::Section(&RETRY), "", "How patiently a store that does not answer is asked again."),
-        Key::new("tls", Ty::Section(&super::router::CLIENT_TLS), "none", "TLS towards the store.").but(
-            Effect::Refused("the store is asked without TLS only, and the way would be open where you expect it closed"),
+        Key::new(
+            "root",
+            Ty::Path,
+            "/default",
+            "The namespace whose dtab counts, as a path of one segment. The router's own `dtab` and the request's are put behind it.",
         ),
-        Key::new("failureThreshold", Ty::Section(&FAILURE_THRESHOLD), "", "How a store that is gone without a word is noticed."),
-        Key::new("initialStreamWindowSizeKB", Ty::Count(16, 1_048_576), "10240", "How much of an answer may be on its way."),
+        Key::new(
+            "retry",
+            Ty::Section(&RETRY),
+            "",
+            "How patiently a store that does not answer is asked again.",
+        ),
+        STORE_TLS,
+        Key::new(
+            "failureThreshold",
+            Ty::Section(&FAILURE_THRESHOLD),
+            "",
+            "How a store that is gone without a word is noticed.",
+        ),
+        Key::new(
+            "initialStreamWindowSizeKB",
+            Ty::Count(16, 1_048_576),
+            "10240",
+            "How much of an answer may be on its way.",
+        ),
     ],
     also: &[&INTERPRETER],
     removed: &[],
@@ -467,14 +483,57 @@ static INTERPRETER_NAMERD: Section = Section {
             Ty::Path,
             "Where the store is: `/$/inet/HOST/PORT`, with the port of its interface io.l5d.thriftNameInterpreter, such as `/$/inet/namerd.default.svc/4100`.",
         ),
-        Key::new("namespace", Ty::Text, "default", "The namespace whose dtab counts. The router's own `dtab` and the request's are put behind it."),
-        Key::new("retry", Ty::Section(&RETRY), "", "How patiently a store that does not answer is asked again."),
-        Key::new("tls", Ty::Section(&super::router::CLIENT_TLS), "none", "TLS towards the store.").but(
-            Effect::Refused("the store is asked without TLS only, and the way would be open where you expect it closed"),
+        Key::new(
+            "namespace",
+            Ty::Text,
+            "default",
+            "The namespace whose dtab counts. The router's own `dtab` and the request's are put behind it.",
         ),
-        Key::new("failureThreshold", Ty::Section(&FAILURE_THRESHOLD), "", "How a store that is gone without a word is noticed."),
+        Key::new(
+            "retry",
+            Ty::Section(&RETRY),
+            "",
+            "How patiently a store that does not answer is asked again.",
+        ),
+        Key::new(
+            "tls",
+            Ty::Section(&THRIFT_TLS),
+            "none",
+            "TLS towards the store; without keys (`tls: {}`) with what the system trusts.",
+        ),
+        Key::new(
+            "failureThreshold",
+            Ty::Section(&FAILURE_THRESHOLD),
+            "",
+            "How a store that is gone without a word is noticed.",
+        ),
     ],
     also: &[&INTERPRETER],
+    removed: &[],
+};
+const STORE_TLS: Key = Key::new(
+    "tls",
+    Ty::Section(&super::router::CLIENT_TLS),
+    "none",
+    "TLS towards the store. Without `commonName` its certificate has to be for the host of `dst`. The files are followed.",
+);
+static THRIFT_TLS: Section = Section {
+    title: "tls of io.l5d.namerd",
+    keys: &[
+        Key::new(
+            "commonName",
+            Ty::Text,
+            "the host of `dst`",
+            "The name that is sent (SNI) and that the store's certificate must have.",
+        ),
+        Key::new(
+            "caCert",
+            Ty::ExistingFile,
+            "the system's",
+            "The authorities, or certificates, that are trusted, PEM.",
+        ),
+    ],
+    also: &[],
     removed: &[],
 };
 static FAILURE_THRESHOLD: Section = Section {

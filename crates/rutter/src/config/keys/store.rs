@@ -387,6 +387,7 @@ static MESH: Section = Section {
             "4321",
             "Port to listen on; 0 takes a free one.",
         ),
+        TLS,
         Key::new(
             "h2AccessLog",
             Ty::Text,
@@ -416,7 +417,7 @@ static MESH: Section = Section {
         )
         .but(NO_ACCESS_LOG),
     ],
-    also: &[&ANY_INTERFACE, &NO_TLS],
+    also: &[&ANY_INTERFACE],
     removed: &[],
 };
 static THRIFT: Section = Section {
@@ -428,9 +429,10 @@ static THRIFT: Section = Section {
             "4100",
             "Port to listen on; 0 takes a free one.",
         ),
+        TLS,
         Key::new("cache", Ty::Section(&CACHE), "", "What Linkerd keeps."),
     ],
-    also: &[&ANY_INTERFACE, &NO_TLS],
+    also: &[&ANY_INTERFACE],
     removed: &[],
 };
 static CACHE: Section = Section {
@@ -486,16 +488,12 @@ const NO_CACHE: Effect = Effect::Ignored(
     "nothing is kept beside the questions that wait, of which a connection has 20,000 at most",
 );
 const NO_ACCESS_LOG: Effect = Effect::Ignored("calls are not logged");
-static NO_TLS: Section = Section {
-    title: "interfaces without TLS",
-    keys: &[
-        Key::new("tls", Ty::Section(&router::SERVER_TLS), "none", "TLS.").but(Effect::Refused(
-            "it is served without TLS only, and would be open where you expect it closed",
-        )),
-    ],
-    also: &[],
-    removed: &[],
-};
+const TLS: Key = Key::new(
+    "tls",
+    Ty::Section(&router::SERVER_TLS),
+    "none",
+    "TLS, with the certificates in these files; they are followed. With `requireClientAuth` nobody else gets in, and `allowAnonymous` is not needed.",
+);
 static ANY_INTERFACE: Section = Section {
     title: "all interfaces",
     keys: &[

@@ -28,6 +28,10 @@ impl Lint<'_> {
                 self.examined(&at, node, examine_server(tls));
             }
         }
+        if let (Some(tls), Some(node)) = (&router.interpreter.store_tls, node.get("interpreter")) {
+            let at = format!("{at}.interpreter.tls");
+            self.examined(&at, node, examine_client(tls));
+        }
         let Some(client) = node.get("client") else {
             return;
         };
