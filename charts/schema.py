@@ -157,8 +157,8 @@ def store(k8s, config):
     server = {**keys(host=named, port=PORT), "required": ["host"]}
     grant = {**keys(to={**listed(named), "minItems": 1}, namespaces=listed(named), may={**listed(one_of("read", "plan", "write", "force", "report")), "minItems": 1}),
              "required": ["to", "may"]}
-    # Those that several replicas share; which keys go together is said by the program.
-    storage = {**keys(kind=one_of("io.l5d.k8s", "io.rutter.k8s.configMap", "io.l5d.etcd", "io.l5d.zk", "io.l5d.consul"), experimental=TRUTH,
+    # Those that several replicas share, and a file; which keys go together is said by the program.
+    storage = {**keys(kind=one_of("io.l5d.k8s", "io.rutter.k8s.configMap", "io.l5d.etcd", "io.l5d.zk", "io.l5d.consul", "file"), path=like("^/.+/[^/]+$"), experimental=TRUTH,
                       namespace=like(NAME["pattern"], minLength=1, maxLength=63), host=named, port=PORT, endpoints=listed(named), pathPrefix=like("^/"),
                       zkAddrs=listed(server), sessionTimeoutMs=whole(1000, 600000), authInfo=keys(scheme=TEXT, auth=TEXT),
                       acls=listed(keys(scheme=TEXT, id=TEXT, perms=TEXT)), token=TEXT, datacenter=TEXT,
@@ -166,6 +166,8 @@ def store(k8s, config):
     spread = {**keys(topologyKey=named, whenUnsatisfiable=one_of("ScheduleAnyway", "DoNotSchedule")), "required": ["topologyKey", "whenUnsatisfiable"]}
     return keys(
         enabled=TRUTH, replicas=whole(1, 100), namespace=like(SUBDOMAIN["pattern"], minLength=1, maxLength=253), initialDtab=TRUTH, storage=storage,
+        persistence=keys(enabled=TRUTH, existingClaim=SUBDOMAIN, size=QUANTITY, storageClass=SUBDOMAIN, accessModes={**listed(one_of("ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany")), "minItems": 1},
+                         annotations=MAP),
         namers=config.part("namers"),
         access=keys(audience=named, grants=listed(grant), tokensSecret=keys(name=SUBDOMAIN, key=like(r"^[-._a-zA-Z0-9]+$")), anonymous=TRUTH),
         auditLog=like("^(/.*)?$"),

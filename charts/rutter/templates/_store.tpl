@@ -4,6 +4,11 @@
 {{- printf "%s-store" (include "rutter.fullname" . | trunc 57 | trimSuffix "-") -}}
 {{- end -}}
 
+{{/* Its replicas, each with its own address: routers report to all of them. */}}
+{{- define "rutter.storeReplicas" -}}
+{{- printf "%s-store-replicas" (include "rutter.fullname" . | trunc 48 | trimSuffix "-") -}}
+{{- end -}}
+
 {{- define "rutter.storeSelector" -}}
 {{- include "rutter.selector" . | replace "component: router" "component: store" -}}
 {{- end -}}
@@ -31,7 +36,15 @@ subjects:
 {{- if has $storage.kind (list "io.l5d.k8s" "io.rutter.k8s.configMap") -}}
   {{- $storage = merge $storage (dict "namespace" .Release.Namespace) -}}
 {{- end -}}
+{{- if eq $storage.kind "file" -}}
+  {{- $storage = merge $storage (dict "path" "/var/lib/rutter/dtabs.redb") -}}
+{{- end -}}
 {{- toYaml $storage -}}
+{{- end -}}
+
+{{/* The claim of the volume that the file `storage` is on. */}}
+{{- define "rutter.storeClaim" -}}
+{{- .Values.store.persistence.existingClaim | default (include "rutter.storeName" .) -}}
 {{- end -}}
 
 {{/* Names of the listeners with their ports, in order; 0 is none. */}}
@@ -80,7 +93,7 @@ subjects:
 {{- with .root.Values.store -}}
   {{- if .enabled -}}
     {{- $made = dict "kind" "io.l5d.namerd.http" "namespace" .namespace
-          "dst" (printf "/$/inet/%s.%s.svc/%d" (include "rutter.storeName" $.root) $.root.Release.Namespace (int .ports.http)) -}}
+          "dst" (printf "/$/inet/%s.%s.svc/%d" (include "rutter.storeReplicas" $.root) $.root.Release.Namespace (int .ports.http)) -}}
     {{- if not .access.anonymous -}}
       {{- $_ := set $made "tokenPath" (printf "%s/token" (include "rutter.storeTokenDir" $.root)) -}}
     {{- end -}}
@@ -123,6 +136,9 @@ subjects:
       {{- fail (printf "store.enabled is true, and config.%s.interpreter is %s, which does not ask the store: delete config.%s.interpreter, or set store.enabled to false" $router . $router) -}}
     {{- end -}}
   {{- end -}}
+{{- end -}}
+{{- if and (eq $store.storage.kind "file") (gt (int $store.replicas) 1) -}}
+  {{- fail (printf "store.storage.kind is file, which one process has open at a time, and store.replicas is %d: set it to 1, or take a storage that several share, such as io.l5d.k8s" (int $store.replicas)) -}}
 {{- end -}}
 {{- if and $store.access.anonymous (or $store.access.grants $store.access.tokensSecret.name) -}}
   {{- fail "store.access.anonymous is true, so that everybody who reaches the store may change every dtab, and store.access.grants or store.access.tokensSecret.name says who may: set store.access.anonymous to false, or empty the others" -}}
