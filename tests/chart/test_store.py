@@ -20,13 +20,18 @@ def rights(documents, kind):
             for role in chart.of_kind(documents, kind)}
 
 
+def headless(objects):
+    """The Service whose name is the addresses of all replicas, as a list of one."""
+    return [service for service in chart.of_kind(chart.part(objects, "store"), "Service") if service["spec"].get("clusterIP") == "None"]
+
+
 class Store(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.objects = {one.name: chart.objects(one) for one in chart.sets() if one.name.startswith("store")}
 
     def test_without_it_nothing_of_it_is_there(self):
-        self.assertEqual([chart.has_store(objects) for objects in self.objects.values()], [True] * 4)
+        self.assertEqual([chart.has_store(objects) for objects in self.objects.values()], [True] * 5)
         objects = chart.objects(chart.named("defaults"))
         self.assertFalse(chart.has_store(objects))
         for kind in ("Deployment", "DTab", "PodDisruptionBudget"):
@@ -67,7 +72,7 @@ class Store(unittest.TestCase):
     def test_one_value_switches_both_routers_to_it(self):
         for name, objects in self.objects.items():
             file = yaml.safe_load(chart.configuration(objects))
-            [service] = chart.of_kind(chart.part(objects, "store"), "Service")
+            [service] = headless(objects)
             [port] = [port["port"] for port in service["spec"]["ports"] if port["name"] == "http"]
             for router in file["routers"]:
                 asked = router["interpreter"]
@@ -91,12 +96,17 @@ class Store(unittest.TestCase):
     def test_file_pods_and_service_name_the_same_ports(self):
         for name, objects in self.objects.items():
             _, container, text = chart.store_of(objects)
-            [service] = chart.of_kind(chart.part(objects, "store"), "Service")
+            services = chart.of_kind(chart.part(objects, "store"), "Service")
             file = yaml.safe_load(text)
             listening = {one["port"] for one in file["interfaces"]} | {file["admin"]["port"]}
             ports = {port["name"]: port["containerPort"] for port in container["ports"]}
             self.assertEqual(set(ports.values()), listening, name)
-            self.assertEqual({port["name"]: port["port"] for port in service["spec"]["ports"]}, ports, name)
+            self.assertEqual((len(services), len(headless(objects))), (2, 1), name)
+            for service in services:
+                # Nobody asks a replica by name for its metrics.
+                by_name = service["spec"].get("clusterIP") == "None"
+                wanted = {port: number for port, number in ports.items() if not (by_name and port == "admin")}
+                self.assertEqual({port["name"]: port["port"] for port in service["spec"]["ports"]}, wanted, name)
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                 self.assertEqual(container[probe]["httpGet"]["port"], "admin", name)
 
@@ -128,6 +138,51 @@ class Store(unittest.TestCase):
             self.assertLessEqual(one["labelSelector"]["matchLabels"].items(), deployment["spec"]["template"]["metadata"]["labels"].items())
         self.assertEqual(chart.of_kind(self.objects["store-etcd"], "PodDisruptionBudget"), [])
         self.assertEqual(chart.store_of(self.objects["store-more"])[0]["spec"]["topologySpreadConstraints"], [])
+
+    def test_a_file_is_on_a_volume_that_outlives_the_release(self):
+        objects = self.objects["store-file"]
+        [deployment], [claim] = chart.of_kind(objects, "Deployment"), chart.of_kind(objects, "PersistentVolumeClaim")
+        # Two processes must not want the file at a time.
+        self.assertEqual((deployment["spec"]["replicas"], deployment["spec"]["strategy"]), (1, {"type": "Recreate"}))
+        self.assertEqual(claim["spec"], {"accessModes": ["ReadWriteOnce"], "storageClassName": "fast", "resources": {"requests": {"storage": "2Gi"}}})
+        self.assertEqual(claim["metadata"]["annotations"], {"helm.sh/resource-policy": "keep", "a/b": "c"})
+        self.assertEqual(chart.of_kind(self.objects["store"], "PersistentVolumeClaim"), [])
+
+        def volume(*more):
+            template, container, text = chart.store_of(chart.objects(chart.named("store-file"), *more))
+            [mount] = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "dtabs"]
+            [found] = [volume for volume in template["spec"]["volumes"] if volume["name"] == "dtabs"]
+            self.assertEqual(str(pathlib.PurePath(yaml.safe_load(text)["storage"]["path"]).parent), mount)
+            return mount, {key: value for key, value in found.items() if key != "name"}
+        self.assertEqual(volume(), ("/var/lib/rutter", {"persistentVolumeClaim": {"claimName": claim["metadata"]["name"]}}))
+        mine = ["--set", "store.persistence.existingClaim=mine", "--set", "store.storage.path=/data/here/dtabs.redb"]
+        self.assertEqual(volume(*mine), ("/data/here", {"persistentVolumeClaim": {"claimName": "mine"}}))
+        self.assertEqual(chart.of_kind(chart.objects(chart.named("store-file"), *mine), "PersistentVolumeClaim"), [])
+        self.assertEqual(volume("--set", "store.persistence.enabled=false"), ("/var/lib/rutter", {"emptyDir": {}}))
+
+    def test_what_is_monitored_of_the_routers_is_monitored_of_the_store(self):
+        scraped = {"PodMonitor": "podMetricsEndpoints", "ServiceMonitor": "endpoints"}
+        for kind, endpoints in scraped.items():
+            switch = ["--set", f"metrics.{kind[0].lower()}{kind[1:]}.enabled=true", "--set", "metrics.path=/admin/metrics/prometheus", "--set", "metrics.podMonitor.enabled=" + str(kind == "PodMonitor").lower()]
+            for name in ("store", "store-file"):
+                objects = chart.objects(chart.named(name), *switch)
+                template, container, _ = chart.store_of(objects)
+                [monitor] = chart.of_kind(chart.part(objects, "store"), kind)
+                services = chart.of_kind(chart.part(objects, "store"), "Service")
+                # Of those that it selects, one has the port: each replica is scraped once.
+                [service] = [one for one in services if "admin" in [port["name"] for port in one["spec"]["ports"]]]
+                labels = template["metadata"]["labels"] if kind == "PodMonitor" else service["metadata"]["labels"]
+                self.assertLessEqual(monitor["spec"]["selector"]["matchLabels"].items(), labels.items(), kind)
+                self.assertEqual(monitor["spec"]["namespaceSelector"], {"matchNames": ["rutter"]})
+                [endpoint] = monitor["spec"][endpoints]
+                self.assertEqual(endpoint["port"], "admin")
+                self.assertIn(endpoint["port"], [port["name"] for port in container["ports"]])
+                self.assertEqual(endpoint["path"], "/metrics")
+                [routers] = chart.of_kind(chart.part(objects, "router"), kind)
+                self.assertEqual(routers["spec"][endpoints][0]["path"], "/admin/metrics/prometheus")
+                self.assertNotEqual(routers["spec"]["selector"], monitor["spec"]["selector"])
+        without = chart.objects(chart.named("pod-monitor"))
+        self.assertEqual(len(chart.of_kind(without, "PodMonitor")), 1)
 
     def test_the_kubelet_waits_longer_than_the_store_drains(self):
         for name, objects in self.objects.items():

@@ -121,7 +121,7 @@ class Nodes(unittest.TestCase):
             home = self.directory / node
             home.mkdir()
             (home / "token").write_text(self.token("rutter"))
-            self.enterContext(Router(self.objects, node, address, self.router_rights, self.directory, {"rutter-store.rutter.svc": address}))
+            self.enterContext(Router(self.objects, node, address, self.router_rights, self.directory, {"rutter-store-replicas.rutter.svc": address}))
 
     def rights(self, template, name):
         """A kubeconfig with the rights of a pod's account, and no others."""

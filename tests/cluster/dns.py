@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""The names of Services, as a cluster's DNS gives them: `NAME.NAMESPACE.svc.cluster.local` is the Service's address.
+"""The names of Services, as a cluster's DNS gives them: `NAME.NAMESPACE.svc.cluster.local` is the Service's address,
+or those of its ready pods when it has none of its own.
 
     dns.py URL AUTHORITY TOKEN      answers on UDP port 53 of every address
 
-It lists the Services every second and keeps what it learned, so that it answers without the API too. Only A records; other
+It lists the Services and EndpointSlices every second and keeps what it learned, so that it answers without the API too. Only A records; other
 types of a known name are answered with none, unknown names with NXDOMAIN.
 """
 import pathlib
@@ -34,12 +35,10 @@ def main(url, authority, token):
 
 def answer(query, names):
     name, kind, end = question(query)
-    address, code = names.look_up(name)
-    records = b""
-    if address and kind == A:
-        records = b"\xc0\x0c" + struct.pack("!HHIH", A, IN, TTL_S, 4) + socket.inet_aton(address)
+    addresses, code = names.look_up(name)
+    records = [b"\xc0\x0c" + struct.pack("!HHIH", A, IN, TTL_S, 4) + socket.inet_aton(address) for address in addresses if kind == A]
     flags = 0x8580 | code  # a response, authoritative, recursion offered
-    return query[:2] + struct.pack("!HHHHH", flags, 1, 1 if records else 0, 0, 0) + query[12:end] + records
+    return query[:2] + struct.pack("!HHHHH", flags, 1, len(records), 0, 0) + query[12:end] + b"".join(records)
 
 
 def question(query):
@@ -61,18 +60,29 @@ class Names:
     def keep_listing(self):
         while True:
             try:
+                slices = self.api.get("/apis/discovery.k8s.io/v1/endpointslices")["items"]
                 listed = self.api.get("/api/v1/services")["items"]
-                self.services = {f"{one['metadata']['name']}.{one['metadata']['namespace']}.svc.cluster.local": one["spec"].get("clusterIP") for one in listed}
+                self.services = {f"{one['metadata']['name']}.{one['metadata']['namespace']}.svc.cluster.local": addresses(one, slices) for one in listed}
             except OSError:
                 pass  # what was known stays
             time.sleep(1.0)
 
     def look_up(self, name):
-        """The address of a Service, or why there is none."""
+        """The addresses of a Service, and why there are none."""
         if self.services is None:
-            return None, SERVFAIL
-        address = self.services.get(name)
-        return address, 0 if address else NXDOMAIN
+            return [], SERVFAIL
+        found = self.services.get(name, [])
+        return found, 0 if found else NXDOMAIN
+
+
+def addresses(service, slices):
+    """What a Service's name stands for: its own address, else those of its ready pods."""
+    if service["spec"].get("clusterIP") != "None":
+        return [service["spec"]["clusterIP"]] if service["spec"].get("clusterIP") else []
+    own = [one for one in slices if one["metadata"]["namespace"] == service["metadata"]["namespace"]
+           and one["metadata"].get("labels", {}).get("kubernetes.io/service-name") == service["metadata"]["name"]]
+    endpoints = [endpoint for one in own for endpoint in one.get("endpoints") or [] if endpoint.get("conditions", {}).get("ready") is not False]
+    return sorted({address for endpoint in endpoints for address in endpoint["addresses"]})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ import hashlib
 import http.client
 import json
 import ssl
+import threading
 import unittest
 
 from e2e.test_store import OnStore, Store, command
@@ -144,6 +145,74 @@ class Showing(Guarded):
                 self.assertEqual(router.request()["status"], 200)
                 seen = lambda: json.loads(self.ask("GET", "/api/rutter/1/routers", token="ann")[1])["routers"]
                 until(lambda: seen(), "the router has reported", 20)
+
+
+class Shifting(Guarded):
+    """`rutter shift` by somebody who may write, and not break names in use."""
+
+    def setUp(self):
+        super().setUp()
+        self.start()
+        for name, port in (("v1", 9001), ("v2", 9002)):
+            self.store.name(name, port)
+        self.assertEqual(self.ask("PUT", "/api/1/dtabs/default", b"/svc => /host ; /host/world => /#/io.l5d.fs/v1", "ci")[0], 204)
+
+    def report(self, failures):
+        """A router that has requests for the name, and so many failures of 100 at v2."""
+        clients = [{"id": "/#/io.l5d.fs/v1", "requests": 100, "successes": 100},
+                   {"id": "/#/io.l5d.fs/v2", "requests": 100 if failures else 0, "successes": 100 - failures if failures else 0, "failures": failures}]
+        report = {"namespace": "default", "router": "out", "interval": 60, "names": [{"path": "/svc/world", "rps": 1}], "clients": clients}
+        status, said = self.ask("POST", "/api/rutter/1/routers/n1", json.dumps(report).encode(), "reader")
+        self.assertEqual(status, 200, said)
+
+    def aborted(self, who, gone):
+        """Shifts all to v2, whose requests then fail, while the endpoint of `gone` goes: status, stderr, and where the name leads then."""
+        self.report(0)
+        shifting = []
+        arguments = ["shift", "/host/world", "--to", "/#/io.l5d.fs/v2", "--steps", "100", "--every", "60s", "--poll", "100ms", "--abort-if", "success<99"]
+        env = {"RUTTER_BASE_URL": f"http://127.0.0.1:{self.store.port}", "RUTTER_TOKEN": TOKENS[who]}
+        thread = threading.Thread(target=lambda: shifting.append(command(*arguments, env=env)))
+        thread.start()
+        leads_to = lambda: json.loads(self.ask("GET", "/api/rutter/1/dtabs/default", token="reader")[1])["entries"][1]["dst"]
+        until(lambda: leads_to() == "/#/io.l5d.fs/v2", "the step is written", 20)
+        if gone:
+            self.store.name(gone)
+            until(lambda: '"addrs":[]' in self.bound(gone) or '"neg"' in self.bound(gone), "its endpoint is gone", 20)
+        self.report(50)
+        thread.join(60)
+        [(status, _, said)] = shifting
+        return status, said, leads_to()
+
+    def bound(self, name):
+        return self.ask("GET", f"/api/1/resolve/default?path=/%23/io.l5d.fs/{name}", token="reader")[1].replace(" ", "")
+
+    def test_the_way_back_needs_no_right_to_break_names_when_it_breaks_none(self):
+        status, said, leads_to = self.aborted("ci", None)
+        self.assertEqual((status, leads_to), (7, "/#/io.l5d.fs/v1"), said)
+        self.assertIn("aborted at 100 %", said)
+
+    def test_a_way_back_that_breaks_names_is_written_by_who_may_and_told_to_who_may_not(self):
+        status, said, leads_to = self.aborted("ci", "v1")
+        self.assertEqual((status, leads_to), (1, "/#/io.l5d.fs/v2"), said)
+        self.assertIn("ci may not force", said)
+        self.assertIn("/host/world still leads to /#/io.l5d.fs/v2; it was /#/io.l5d.fs/v1", said)
+        self.assertIn("by somebody who has the right `force`: `rutter dtab rollback default --to 1 --allow-break`", said)
+        env = {"RUTTER_BASE_URL": f"http://127.0.0.1:{self.store.port}", "RUTTER_TOKEN": TOKENS["ann"]}
+        status, _, said = command("dtab", "rollback", "default", "--to", "1", "--allow-break", "--no-wait", env=env)
+        self.assertEqual(status, 0, said)
+        self.store.name("v1", 9001)
+        status, said, leads_to = self.aborted("ann", "v1")
+        self.assertEqual((status, leads_to), (7, "/#/io.l5d.fs/v1"), said)
+        self.assertIn("the way back breaks names in use, it is written all the same", said)
+
+    def test_linkerds_api_asks_for_write_alone_and_guards_nothing(self):
+        self.report(0)
+        breaking = b"/svc => /host ; /host/world => /#/io.l5d.fs/none"
+        status, said = self.ask("PUT", "/api/rutter/1/dtabs/default", breaking, "ci")
+        self.assertEqual((status, json.loads(said)["code"]), (409, "would-break"), said)
+        self.assertEqual(self.ask("PUT", "/api/rutter/1/dtabs/default?allow-break=true", breaking, "ci")[0], 403)
+        self.assertEqual(self.ask("PUT", "/api/1/dtabs/default", breaking, "ci")[0], 204)
+        self.assertEqual(self.ask("DELETE", "/api/1/dtabs/default", token="ci")[0], 204)
 
 
 class Certificates(Guarded):
