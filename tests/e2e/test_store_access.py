@@ -154,8 +154,13 @@ class Shifting(Guarded):
         super().setUp()
         self.start()
         for name, port in (("v1", 9001), ("v2", 9002)):
-            self.store.name(name, port)
+            self.name(name, port)
         self.assertEqual(self.ask("PUT", "/api/1/dtabs/default", b"/svc => /host ; /host/world => /#/io.l5d.fs/v1", "ci")[0], 204)
+
+    def name(self, name, port):
+        """A file of addresses that the store has seen: a plan takes names as they are bound when it is made."""
+        self.store.name(name, port)
+        until(lambda: f'"port":{port}' in self.bound(name), f"the store knows {name}", 20)
 
     def report(self, failures):
         """A router that has requests for the name, and so many failures of 100 at v2."""
@@ -200,7 +205,7 @@ class Shifting(Guarded):
         env = {"RUTTER_BASE_URL": f"http://127.0.0.1:{self.store.port}", "RUTTER_TOKEN": TOKENS["ann"]}
         status, _, said = command("dtab", "rollback", "default", "--to", "1", "--allow-break", "--no-wait", env=env)
         self.assertEqual(status, 0, said)
-        self.store.name("v1", 9001)
+        self.name("v1", 9001)
         status, said, leads_to = self.aborted("ann", "v1")
         self.assertEqual((status, leads_to), (7, "/#/io.l5d.fs/v1"), said)
         self.assertIn("the way back breaks names in use, it is written all the same", said)

@@ -18,6 +18,8 @@ mod audited;
 pub mod consul;
 pub mod etcd;
 mod file;
+#[cfg(test)]
+mod killed;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 #[cfg(test)]

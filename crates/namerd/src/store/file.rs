@@ -321,15 +321,8 @@ impl Store for FileStore {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, BufReader};
-    use std::process::{Command, Stdio};
-    use std::time::Duration;
-
     use super::*;
-    use crate::store::suite;
-
-    /// In the process that is killed: where it writes.
-    const VICTIM: &str = "NAMERD_TEST_VICTIM";
+    use crate::store::{killed, suite};
 
     #[tokio::test]
     async fn it_does_what_every_store_does() {
@@ -376,22 +369,11 @@ mod tests {
         );
     }
 
-    /// Not a test of its own: the process that [`a_killed_process_has_every_answered_write`] kills.
+    /// Not a test of its own: the process that is killed.
     #[tokio::test]
     async fn victim() {
-        let Ok(path) = std::env::var(VICTIM) else {
-            return;
-        };
-        let store = FileStore::open(path).unwrap();
-        let namespace = Namespace::new("victim").unwrap();
-        for _ in 0.. {
-            let text = format!("/svc => /{}", "x".repeat(fastrand::usize(1..20_000)));
-            let change = Change::read(&text, Origin::now("victim", "")).unwrap();
-            let stored = store.put(&namespace, change, Only::Always).await.unwrap();
-            // Past the test harness, which keeps what tests print.
-            use std::io::Write as _;
-            let hash = stored.record.hash().unwrap();
-            writeln!(std::io::stderr(), "wrote {} {hash}", stored.record.number).unwrap();
+        if let Some(path) = killed::place() {
+            killed::on_and_on(Arc::new(FileStore::open(path).unwrap())).await;
         }
     }
 
@@ -399,43 +381,10 @@ mod tests {
     async fn a_killed_process_has_every_answered_write() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dtabs.redb");
-        let namespace = Namespace::new("victim").unwrap();
-        for _ in 0..8 {
-            let mut victim = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "store::file::tests::victim", "--nocapture"])
-                .env(VICTIM, &path)
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap();
-            let mut lines = BufReader::new(victim.stderr.take().unwrap()).lines();
-            let mut answered = vec![lines.next().unwrap().unwrap()];
-            std::thread::sleep(Duration::from_micros(fastrand::u64(0..150_000)));
-            victim.kill().unwrap();
-            victim.wait().unwrap();
-            answered.extend(lines.map_while(Result::ok));
-            let store = FileStore::open(&path).unwrap();
-            let now = store.get(&namespace).await.unwrap().unwrap();
-            let history = store.history(&namespace, None, usize::MAX).await.unwrap();
-            assert_eq!(
-                history.len() as u64,
-                now.record.number,
-                "no number is missing"
-            );
-            for line in answered.iter().filter(|line| line.starts_with("wrote ")) {
-                let [_, number, hash] = line.split(' ').collect::<Vec<_>>()[..] else {
-                    continue; // cut off by the kill
-                };
-                if hash.len() < 64 {
-                    continue;
-                }
-                let number: u64 = number.parse().unwrap();
-                let record = &history[history.len() - number as usize];
-                assert_eq!(
-                    (record.number, record.hash().as_deref()),
-                    (number, Some(hash))
-                );
-            }
-        }
+        let victim = "store::file::tests::victim";
+        killed::every_answered_write_is_there(victim, path.to_str().unwrap(), u64::MAX, || {
+            Arc::new(FileStore::open(&path).unwrap())
+        })
+        .await;
     }
 }

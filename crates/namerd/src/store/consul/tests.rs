@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::store::real::setting;
-use crate::store::{Change, Only, Origin, StoreError, suite};
+use crate::store::remote::KEPT;
+use crate::store::{Change, Only, Origin, StoreError, killed, suite};
 
 /// A server that behaves as Consul's documentation of `/v1/kv` says: `cas`, `recurse`, `keys`, indexes that only grow, queries
 /// that block, and a limit of what a value may have.
@@ -81,16 +82,20 @@ impl Server {
     }
 
     fn store(&self, prefix: &str, token: Option<&str>) -> Arc<dyn Store> {
-        let config = ConsulStoreConfig {
-            host: "127.0.0.1".to_owned(),
-            port: self.addr.port(),
-            path_prefix: prefix.to_owned(),
-            token: token.map(str::to_owned),
-            datacenter: Some("dc1".to_owned()),
-            consistency: Consistency::Default,
-        };
-        open(config, &Handle::current())
+        at(self.addr.port(), prefix, token)
     }
+}
+
+fn at(port: u16, prefix: &str, token: Option<&str>) -> Arc<dyn Store> {
+    let config = ConsulStoreConfig {
+        host: "127.0.0.1".to_owned(),
+        port,
+        path_prefix: prefix.to_owned(),
+        token: token.map(str::to_owned),
+        datacenter: Some("dc1".to_owned()),
+        consistency: Consistency::Default,
+    };
+    open(config, &Handle::current())
 }
 
 fn said(status: u16, index: Option<u64>, body: String) -> Response<Full<Bytes>> {
@@ -205,7 +210,7 @@ async fn it_does_what_every_store_does() {
     let server = Server::start(None).await;
     let limits = suite::Limits {
         versions: setting("RUTTER_VERSIONS", 210),
-        kept: Some(super::super::remote::KEPT),
+        kept: Some(KEPT),
         any_name: true,
         large: false,
     };
@@ -225,6 +230,19 @@ async fn it_does_what_every_store_does() {
     suite::a_counter_loses_no_increment(&replicas).await;
     for replica in &replicas {
         suite::until_shown(&**replica, "counter", "/count=>/200").await;
+    }
+    let (victim, place) = ("store::consul::tests::victim", server.addr.port());
+    let open = || server.store(KILLED, None);
+    killed::every_answered_write_is_there(victim, &place.to_string(), KEPT, open).await;
+}
+
+const KILLED: &str = "killed";
+
+/// Not a test of its own: the process that is killed.
+#[tokio::test]
+async fn victim() {
+    if let Some(port) = killed::place() {
+        killed::on_and_on(at(port.parse().unwrap(), KILLED, None)).await;
     }
 }
 

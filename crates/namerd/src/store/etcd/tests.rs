@@ -1,6 +1,7 @@
 use super::*;
 use crate::store::real::{self, setting, wanted};
-use crate::store::{Change, Only, Origin, suite};
+use crate::store::remote::KEPT;
+use crate::store::{Change, Only, Origin, killed, suite};
 
 fn at(members: &[String], prefix: &str) -> Arc<dyn Store> {
     let config = EtcdConfig {
@@ -22,7 +23,7 @@ async fn real_it_does_what_every_store_does() {
     let etcd = real::Etcd::start(1);
     let limits = suite::Limits {
         versions: setting("RUTTER_VERSIONS", 210),
-        kept: Some(super::super::remote::KEPT),
+        kept: Some(KEPT),
         any_name: true,
         large: true,
     };
@@ -42,6 +43,20 @@ async fn real_it_does_what_every_store_does() {
     suite::a_counter_loses_no_increment(&replicas).await;
     for replica in &replicas {
         suite::until_shown(&**replica, "counter", "/count=>/200").await;
+    }
+    let members = etcd.members();
+    let (victim, place) = ("store::etcd::tests::victim", members.join(","));
+    killed::every_answered_write_is_there(victim, &place, KEPT, || at(&members, KILLED)).await;
+}
+
+const KILLED: &str = "/killed";
+
+/// Not a test of its own: the process that is killed.
+#[tokio::test]
+async fn victim() {
+    if let Some(members) = killed::place() {
+        let members: Vec<_> = members.split(',').map(str::to_owned).collect();
+        killed::on_and_on(at(&members, KILLED)).await;
     }
 }
 

@@ -1,12 +1,22 @@
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::*;
 use crate::store::real::{ApiServer, setting, wanted};
-use crate::store::{Change, Only, Origin, Standing, StoreError, suite};
+use crate::store::remote::KEPT;
+use crate::store::{Change, Only, Origin, Standing, StoreError, killed, suite};
 
 fn at(server: &ApiServer, namespace: &str, shape: Shape) -> Arc<dyn Store> {
+    by(&kubeconfig(server), namespace, shape)
+}
+
+fn kubeconfig(server: &ApiServer) -> PathBuf {
+    server.dir.path().join("kubeconfig")
+}
+
+fn by(kubeconfig: &Path, namespace: &str, shape: Shape) -> Arc<dyn Store> {
     let config = KubernetesConfig {
-        target: ApiTarget::Kubeconfig(server.dir.path().join("kubeconfig")),
+        target: ApiTarget::Kubeconfig(kubeconfig.to_owned()),
         namespace: namespace.to_owned(),
         shape,
     };
@@ -25,7 +35,7 @@ async fn real_both_shapes_do_what_every_store_does() {
     let server = ApiServer::start();
     let limits = suite::Limits {
         versions: setting("RUTTER_VERSIONS", 30),
-        kept: Some(super::super::remote::KEPT),
+        kept: Some(KEPT),
         any_name: false,
         large: false,
     };
@@ -50,7 +60,24 @@ async fn real_both_shapes_do_what_every_store_does() {
         for replica in &replicas {
             suite::until_shown(&**replica, "counter", "/count=>/200").await;
         }
+        let (victim, name) = ("store::kubernetes::tests::victim", namespace());
+        let place = format!("{} {name} {shape:?}", kubeconfig(&server).display());
+        let open = || at(&server, &name, shape);
+        killed::every_answered_write_is_there(victim, &place, KEPT, open).await;
     }
+}
+
+/// Not a test of its own: the process that is killed.
+#[tokio::test]
+async fn victim() {
+    let Some(place) = killed::place() else { return };
+    let [kubeconfig, namespace, shape] = place.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{place}");
+    };
+    let shapes = [Shape::Dtab, Shape::ConfigMap];
+    let named = |one: &Shape| format!("{one:?}") == shape;
+    let shape = shapes.into_iter().find(named).unwrap();
+    killed::on_and_on(by(Path::new(kubeconfig), namespace, shape)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,6 +16,8 @@ use crate::store::{Change, Namespace, Only, Origin, Refused, StoreError, Stored,
 const WRITES: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(2));
 /// Between two tries: the first wait, which doubles, and the longest.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// So many versions that others left too far back are looked for at a time.
+const LEFT: usize = 64;
 
 /// Whether a write without an answer was done.
 enum Done {
@@ -182,21 +184,38 @@ impl<B: Backend> Shared<B> {
         })
     }
 
-    /// The versions that are too many, given how large the last one is: mostly one. Of those that another replica or an
-    /// earlier process may have left, such as [`KEPT`] would keep are looked at once.
+    /// Removes the versions that are too many, given how large the last one is: mostly one. What another replica or an
+    /// earlier process may have left is looked for once.
     async fn forget_old(&self, namespace: &Namespace, number: u64, size: usize) {
         let Some(last) = number.checked_sub(kept(size) + 1) else {
             return;
         };
-        let first = number.saturating_sub(KEPT + 1).max(1);
-        let known = self.forgotten().get(namespace).map_or(0, |known| known + 1);
-        for old in first.max(known)..=last {
-            if let Err(error) = self.backend.forget(namespace, old).await {
-                tracing::debug!(%namespace, version = old, %error, "an old version stays in the history");
-                return;
-            }
-            self.forgotten().insert(namespace.clone(), old);
+        if let Err(error) = self.forget_up_to(namespace, number, last).await {
+            tracing::debug!(%namespace, version = last, %error, "an old version stays in the history");
+            return;
         }
+        self.forgotten().insert(namespace.clone(), last);
+    }
+
+    async fn forget_up_to(
+        &self,
+        namespace: &Namespace,
+        number: u64,
+        last: u64,
+    ) -> Result<(), Trouble> {
+        let first = number.saturating_sub(KEPT + 1).max(1);
+        let next = self.forgotten().get(namespace).map_or(0, |known| known + 1);
+        if next < first {
+            // Who was killed between a write and this has left one.
+            let left = self.backend.archived(namespace, Some(first), LEFT).await?;
+            for past in left {
+                self.backend.forget(namespace, past.number).await?;
+            }
+        }
+        for old in first.max(next)..=last {
+            self.backend.forget(namespace, old).await?;
+        }
+        Ok(())
     }
 
     fn forgotten(&self) -> MutexGuard<'_, HashMap<Namespace, u64>> {

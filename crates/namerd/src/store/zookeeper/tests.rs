@@ -2,7 +2,8 @@ use std::cell::RefCell;
 
 use super::*;
 use crate::store::real::{self, setting, wanted};
-use crate::store::{Change, Only, Origin, StoreError, suite};
+use crate::store::remote::KEPT;
+use crate::store::{Change, Only, Origin, StoreError, killed, suite};
 use naming::namers::zookeeper::client::Acl;
 
 fn config(port: u16, prefix: &str) -> ZkStoreConfig {
@@ -40,7 +41,7 @@ async fn real_it_does_what_every_store_does() {
     let server = RefCell::new(server);
     let limits = suite::Limits {
         versions: setting("RUTTER_VERSIONS", 210),
-        kept: Some(super::super::remote::KEPT),
+        kept: Some(KEPT),
         any_name: true,
         large: false,
     };
@@ -61,6 +62,8 @@ async fn real_it_does_what_every_store_does() {
     for replica in &replicas {
         suite::until_shown(&**replica, "counter", "/count=>/200").await;
     }
+    let (victim, place) = ("store::zookeeper::tests::victim", port.to_string());
+    killed::every_answered_write_is_there(victim, &place, KEPT, || at(port, KILLED)).await;
     let store = suite::good(at(port, "/outage")).await;
     suite::a_storage_that_is_away_takes_nothing_and_empties_nothing(
         &*store,
@@ -68,6 +71,16 @@ async fn real_it_does_what_every_store_does() {
         async || server.borrow_mut().revive(),
     )
     .await;
+}
+
+const KILLED: &str = "/killed";
+
+/// Not a test of its own: the process that is killed.
+#[tokio::test]
+async fn victim() {
+    if let Some(port) = killed::place() {
+        killed::on_and_on(at(port.parse().unwrap(), KILLED)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
