@@ -19,6 +19,7 @@ ZIPKIN_VERSION = "3.6.1"
 ZOOKEEPER_VERSION = "3.9.3"
 KAZOO_VERSION = "2.11.0"
 ETCD_VERSION = "3.5.21"
+CONSUL_VERSION = "1.12.9"
 TOXIPROXY_VERSION = "2.5.0"
 CARGO_FUZZ_VERSION = "0.13.2"
 REQUESTS_VERSION = "2.34.2"
@@ -344,26 +345,42 @@ def build_toxiproxy(job):
     return {"TOXIPROXY": str(program)}
 
 
+def build_of_module(job, name, package, directory):
+    """Builds the program of a Go module, whose path is the package's, into `directory`."""
+    module = directory / "module"
+    module.mkdir(parents=True, exist_ok=True)
+    path = package.partition("@")[0]
+    # Its go.sum, which comes along, has all checksums but those of modules it replaces by folders of its own.
+    env = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local", "GONOSUMDB": f"{path}/*",
+           "GOFLAGS": "-mod=mod -trimpath -buildvcs=false"}
+    (module / "go.mod").write_text(f"module rutter.test/{name}\n")
+    # A module of our own that requires it: its replace directives count for nothing then.
+    described = subprocess.run(["go", "mod", "download", "-json", package], cwd=module, env=env, capture_output=True, text=True)
+    if described.returncode != 0:
+        raise Unmet(f"{name}: {described.stdout[-500:]}{described.stderr[-500:]}")
+    (module / "go.sum").write_bytes(pathlib.Path(json.loads(described.stdout)["Dir"], "go.sum").read_bytes())
+    job.run(f"fetching {package}", ["go", "get", package], nice=10, cwd=module, env=env)
+    part = directory / f"{name}.part"
+    job.run(f"building {package}", ["go", "build", "-ldflags=-s -w", "-o", part, path], nice=10, cwd=module, env=env)
+    os.replace(part, directory / name)
+
+
 def build_etcd(job):
     """An etcd over which an API server streams lists: the distribution's is too old for that."""
     directory = CACHE / f"etcd-{ETCD_VERSION}"
     program = directory / "etcd"
     if not program.exists():
-        module = directory / "module"
-        module.mkdir(parents=True, exist_ok=True)
-        server = f"go.etcd.io/etcd/server/v3@v{ETCD_VERSION}"
-        env = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod -trimpath -buildvcs=false"}
-        (module / "go.mod").write_text("module rutter.test/etcd\n")
-        # A module of our own that requires it: its replace directives count for nothing then. Its go.sum comes along, so that
-        # no checksum is looked up anew.
-        described = subprocess.run(["go", "mod", "download", "-json", server], cwd=module, env=env, capture_output=True, text=True)
-        if described.returncode != 0:
-            raise Unmet(f"etcd: {described.stdout[-500:]}{described.stderr[-500:]}")
-        (module / "go.sum").write_bytes(pathlib.Path(json.loads(described.stdout)["Dir"], "go.sum").read_bytes())
-        job.run(f"fetching etcd {ETCD_VERSION}", ["go", "get", server], nice=10, cwd=module, env=env)
-        job.run(f"building etcd {ETCD_VERSION}", ["go", "build", "-ldflags=-s -w", "-o", directory / "etcd.part", server.partition("@")[0]], nice=10, cwd=module, env=env)
-        os.replace(directory / "etcd.part", program)
+        build_of_module(job, "etcd", f"go.etcd.io/etcd/server/v3@v{ETCD_VERSION}", directory)
     return {"ETCD": str(program)}
+
+
+def build_consul(job):
+    """A Consul. Of the versions that are one Go module with published ones of their own, the last."""
+    directory = CACHE / f"consul-{CONSUL_VERSION}"
+    program = directory / "consul"
+    if not program.exists():
+        build_of_module(job, "consul", f"github.com/hashicorp/consul@v{CONSUL_VERSION}", directory)
+    return {"CONSUL": str(program)}
 
 
 MAKERS = {
@@ -382,6 +399,7 @@ MAKERS = {
     "helm": build_helm,
     "toxiproxy": build_toxiproxy,
     "etcd": build_etcd,
+    "consul": build_consul,
     "fuzz": install_cargo_fuzz,
 }
 

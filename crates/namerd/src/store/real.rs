@@ -240,3 +240,66 @@ impl ZooKeeper {
         self.port
     }
 }
+
+/// A Consul of one server, which can be killed and started again.
+pub(super) struct Consul {
+    program: String,
+    dir: tempfile::TempDir,
+    ports: [u16; 3],
+    running: Option<Program>,
+}
+
+impl Consul {
+    /// None when there is none on this machine, with a word about it. Given a token, everybody needs it.
+    pub(super) fn start(test: &str, token: Option<&str>) -> Option<Self> {
+        let Ok(program) = std::env::var("CONSUL") else {
+            eprintln!("skipped: {test} needs a real Consul, as in `tests/run consul`");
+            return None;
+        };
+        let mut server = Self {
+            program,
+            dir: tempfile::tempdir().unwrap(),
+            ports: free_ports(),
+            running: None,
+        };
+        let [http, serf, rpc] = server.ports;
+        let off = -1;
+        let mut config = serde_json::json!({
+            "server": true, "bootstrap_expect": 1, "node_name": "one", "datacenter": "dc1",
+            "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "data_dir": server.dir.path().join("data"),
+            "ports": {"http": http, "serf_lan": serf, "server": rpc, "serf_wan": off, "dns": off, "grpc": off},
+            "performance": {"raft_multiplier": 1}, "disable_update_check": true, "log_level": "warn",
+            // Of killed connections some are not closed yet on its side.
+            "limits": {"http_max_conns_per_client": 2_000},
+        });
+        if let Some(token) = token {
+            config["acl"] = serde_json::json!({
+                "enabled": true, "default_policy": "deny", "tokens": {"initial_management": token},
+            });
+        }
+        std::fs::write(server.dir.path().join("consul.json"), config.to_string()).unwrap();
+        server.revive();
+        Some(server)
+    }
+
+    pub(super) fn revive(&mut self) {
+        let log = std::fs::File::create(self.dir.path().join("consul.log")).unwrap();
+        let mut command = Command::new(&self.program);
+        command
+            .args(["agent", "-config-file"])
+            .arg(self.dir.path().join("consul.json"));
+        self.running = Some(Program::start(
+            command.stdout(log.try_clone().unwrap()).stderr(log),
+        ));
+    }
+
+    /// As `kill -9`.
+    pub(super) fn kill(&mut self) {
+        self.running = None;
+    }
+
+    /// Of its HTTP API.
+    pub(super) fn port(&self) -> u16 {
+        self.ports[0]
+    }
+}

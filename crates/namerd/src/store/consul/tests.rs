@@ -7,18 +7,22 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use hyper::client::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::store::real::setting;
+use crate::store::real::{self, setting};
 use crate::store::remote::KEPT;
 use crate::store::{Change, Only, Origin, StoreError, killed, suite};
+
+/// Consul takes nothing but a UUID.
+const TOKEN: &str = "7b06c5a8-5d5a-4c0c-9a3e-0d6f8a0c2f11";
 
 /// A server that behaves as Consul's documentation of `/v1/kv` says: `cas`, `recurse`, `keys`, indexes that only grow, queries
 /// that block, and a limit of what a value may have.
@@ -79,10 +83,6 @@ impl Server {
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
-    }
-
-    fn store(&self, prefix: &str, token: Option<&str>) -> Arc<dyn Store> {
-        at(self.addr.port(), prefix, token)
     }
 }
 
@@ -208,6 +208,53 @@ fn change(text: &str) -> Change {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_does_what_every_store_does() {
     let server = Server::start(None).await;
+    every_story(server.addr.port()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consul_that_is_away_takes_nothing() {
+    let server = Server::start(None).await;
+    let store = suite::good(at(server.addr.port(), "namerd/dtabs", None)).await;
+    suite::a_storage_that_is_away_takes_nothing_and_empties_nothing(
+        &*store,
+        async || server.kill().await,
+        async || server.revive().await,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_write_is_in_force_and_who_has_no_token_is_told() {
+    let server = Server::start(Some(TOKEN)).await;
+    others_and_strangers(server.addr.port()).await;
+}
+
+/// What the server here is a copy of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_consul_passes_all_of_it() {
+    let Some(server) = real::Consul::start("real_consul_passes_all_of_it", None) else {
+        return;
+    };
+    let port = server.port();
+    every_story(port).await;
+    let server = std::cell::RefCell::new(server);
+    let store = suite::good(at(port, "namerd/dtabs", None)).await;
+    suite::a_storage_that_is_away_takes_nothing_and_empties_nothing(
+        &*store,
+        async || server.borrow_mut().kill(),
+        async || server.borrow_mut().revive(),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_consul_asks_for_a_token() {
+    if let Some(server) = real::Consul::start("real_consul_asks_for_a_token", Some(TOKEN)) {
+        others_and_strangers(server.port()).await;
+    }
+}
+
+async fn every_story(port: u16) {
     let limits = suite::Limits {
         versions: setting("RUTTER_VERSIONS", 210),
         kept: Some(KEPT),
@@ -217,23 +264,22 @@ async fn it_does_what_every_store_does() {
     let mut made = 0;
     suite::every_story(&limits, || {
         made += 1;
-        server.store(&format!("test/{made}"), None)
+        at(port, &format!("test/{made}"), None)
     })
     .await;
-    suite::before_a_restart(&*suite::good(server.store("kept", None)).await).await;
-    suite::after_a_restart(&*suite::good(server.store("kept", None)).await).await;
+    suite::before_a_restart(&*suite::good(at(port, "kept", None)).await).await;
+    suite::after_a_restart(&*suite::good(at(port, "kept", None)).await).await;
     let mut replicas = Vec::new();
     for _ in 0..3 {
-        replicas.push(suite::good(server.store("shared", None)).await);
+        replicas.push(suite::good(at(port, "shared", None)).await);
     }
     suite::of_two_writers_with_one_version_one_wins(&replicas).await;
     suite::a_counter_loses_no_increment(&replicas).await;
     for replica in &replicas {
         suite::until_shown(&**replica, "counter", "/count=>/200").await;
     }
-    let (victim, place) = ("store::consul::tests::victim", server.addr.port());
-    let open = || server.store(KILLED, None);
-    killed::every_answered_write_is_there(victim, &place.to_string(), KEPT, open).await;
+    let (victim, place) = ("store::consul::tests::victim", port.to_string());
+    killed::every_answered_write_is_there(victim, &place, KEPT, || at(port, KILLED, None)).await;
 }
 
 const KILLED: &str = "killed";
@@ -246,38 +292,18 @@ async fn victim() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_consul_that_is_away_takes_nothing() {
-    let server = Server::start(None).await;
-    let store = suite::good(server.store("namerd/dtabs", None)).await;
-    suite::a_storage_that_is_away_takes_nothing_and_empties_nothing(
-        &*store,
-        async || server.kill().await,
-        async || server.revive().await,
-    )
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_others_write_is_in_force_and_who_has_no_token_is_told() {
-    let server = Server::start(Some("secret")).await;
-    let store = suite::good(server.store("namerd/dtabs", Some("secret"))).await;
-    let key = "namerd/dtabs/web".to_owned();
-    server
-        .state
-        .change(key.clone(), None, Some("/svc=>/linkerd".into()));
+/// Where everybody needs [`TOKEN`].
+async fn others_and_strangers(port: u16) {
+    let store = suite::good(at(port, "namerd/dtabs", Some(TOKEN))).await;
+    put(port, "namerd/dtabs/web", "/svc=>/linkerd").await;
     suite::until_shown(&*store, "web", "/svc=>/linkerd").await;
     let web = Namespace::new("web").unwrap();
     store
         .put(&web, change("/svc => /ours"), Only::Present)
         .await
         .unwrap();
-    server
-        .state
-        .change(key.clone(), None, Some("/svc => | no dtab".into()));
-    server
-        .state
-        .change(key, None, Some("/svc=>/linkerd2".into()));
+    put(port, "namerd/dtabs/web", "/svc => | no dtab").await;
+    put(port, "namerd/dtabs/web", "/svc=>/linkerd2").await;
     suite::until_shown(&*store, "web", "/svc=>/linkerd2").await;
     let history = store.history(&web, None, 9).await.unwrap();
     assert_eq!(
@@ -285,7 +311,7 @@ async fn what_others_write_is_in_force_and_who_has_no_token_is_told() {
         Some("/svc=>/linkerd")
     );
 
-    let stranger = server.store("namerd/dtabs", None);
+    let stranger = at(port, "namerd/dtabs", None);
     let refused = stranger
         .put(&web, change("/a => /b"), Only::Always)
         .await
@@ -295,6 +321,24 @@ async fn what_others_write_is_in_force_and_who_has_no_token_is_told() {
         "{refused}"
     );
     assert!(refused.to_string().contains("key:write"), "{refused}");
+}
+
+/// Puts a value there as others do, who know nothing of our records.
+async fn put(port: u16, key: &str, value: &str) {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let request = Request::put(format!("/v1/kv/{key}?dc=dc1"))
+        .header("Host", "consul")
+        .header("X-Consul-Token", TOKEN)
+        .body(Full::<Bytes>::from(value.to_owned()))
+        .unwrap();
+    let asked = async move {
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.trim_ascii(), b"true");
+    };
+    tokio::join!(asked, async { _ = connection.await });
 }
 
 #[test]
