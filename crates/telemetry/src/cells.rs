@@ -111,10 +111,14 @@ type Row = [AtomicU64; ROW];
 
 /// How often which value came, in buckets at most 3.2 % wide, with one writing thread; mostly latencies in microseconds.
 ///
-/// An unused histogram costs two words; each octave that values fall in costs 256 bytes more. It only ever grows: who wants the
-/// values of the last minute takes the difference of two snapshots ([`Histo::since`]).
+/// An unused histogram, or one of zeros (how often a request was repeated), costs three words; each octave that values fall in
+/// costs 256 bytes more. It only ever grows: who wants the values of the last minute takes the difference of two snapshots
+/// ([`Histo::since`]).
 #[derive(Debug, Default)]
-pub struct Histogram(OnceLock<Box<Cells>>);
+pub struct Histogram {
+    zeros: Cell,
+    others: OnceLock<Box<Cells>>,
+}
 
 #[derive(Debug)]
 struct Cells {
@@ -125,12 +129,19 @@ struct Cells {
 impl Histogram {
     /// A histogram without values and without memory.
     pub const fn new() -> Self {
-        Self(OnceLock::new())
+        Self {
+            zeros: Cell::new(),
+            others: OnceLock::new(),
+        }
     }
 
     /// Takes a value in.
     pub fn record(&self, value: u64) {
-        let cells = self.0.get_or_init(|| {
+        if value == 0 {
+            self.zeros.incr();
+            return;
+        }
+        let cells = self.others.get_or_init(|| {
             Box::new(Cells {
                 sum: AtomicU64::new(0),
                 rows: [const { OnceLock::new() }; ROWS],
@@ -147,7 +158,7 @@ impl Histogram {
 
     /// Whether nothing was recorded yet.
     pub fn is_empty(&self) -> bool {
-        self.0.get().is_none()
+        self.zeros.get() == 0 && self.others.get().is_none()
     }
 
     /// A copy of all counts so far.
@@ -159,13 +170,17 @@ impl Histogram {
 
     /// Adds all counts so far to `histo`: [`Histo::merge`] without the copy in between.
     pub fn add_to(&self, histo: &mut Histo) {
-        let Some(cells) = self.0.get() else { return };
-        let counts = cells.rows.iter().enumerate().flat_map(|(r, row)| {
+        let zeros = (0, self.zeros.get());
+        let cells = self.others.get();
+        let rows = cells.iter().flat_map(|cells| cells.rows.iter().enumerate());
+        let counts = rows.flat_map(|(r, row)| {
             let row = row.get().into_iter().flat_map(|row| row.iter());
             let counts = row.map(|bucket| bucket.load(Relaxed)).enumerate();
             counts.map(move |(c, n)| ((r * ROW + c) as u16, n))
         });
-        histo.add(counts.filter(|(_, n)| *n > 0), cells.sum.load(Relaxed));
+        let sum = cells.map_or(0, |cells| cells.sum.load(Relaxed));
+        let counts = std::iter::once(zeros).chain(counts);
+        histo.add(counts.filter(|(_, n)| *n > 0), sum);
     }
 }
 

@@ -13,6 +13,20 @@ fn an_unused_histogram_has_no_memory_and_no_values() {
 }
 
 #[test]
+fn zeros_are_counted_and_have_no_memory_of_their_own() {
+    let histogram = Histogram::new();
+    for value in [0, 0, 3, 0] {
+        histogram.record(value);
+    }
+    let histo = histogram.snapshot();
+    assert_eq!((histo.count(), histo.sum(), histo.min()), (4, 3, 0));
+    assert_eq!(histo.values().collect::<Vec<_>>(), [(0, 3), (3, 1)]);
+    let zeros = Histogram::new();
+    zeros.record(0);
+    assert!(!zeros.is_empty() && zeros.others.get().is_none());
+}
+
+#[test]
 fn small_values_are_exact() {
     for value in 0..64 {
         let histo: Histo = [value].into_iter().collect();

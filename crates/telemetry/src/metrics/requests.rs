@@ -31,11 +31,14 @@ pub struct Requests {
     success: Cell,
     failures: Cell,
     pending: Gauge,
+    /// Nothing is in it where there are statuses, each hundred of which has its own.
     latency: Histogram,
     /// Statuses are counted where Linkerd does: at servers and clients.
     statuses: Option<Box<Statuses>>,
     exceptions: Mutex<BTreeMap<Cow<'static, str>, u64>>,
 }
+
+const LATENCY: &str = "request_latency_ms";
 
 /// Counts and times by status.
 #[derive(Debug, Default)]
@@ -47,11 +50,12 @@ struct Statuses {
     error_time: Histogram,
 }
 
+/// What most answers count in lies together.
 #[derive(Debug)]
+#[repr(C)]
 struct Hundred {
-    statuses: [Cell; 100],
-    count: Cell,
     time: Histogram,
+    statuses: [Cell; 100],
 }
 
 impl Requests {
@@ -77,9 +81,9 @@ impl Requests {
     pub fn end(&self, outcome: &Outcome<'_>) {
         self.pending.decr();
         self.requests.incr();
-        self.latency.record(outcome.latency_us);
-        if let Some(statuses) = &self.statuses {
-            statuses.count(outcome);
+        match &self.statuses {
+            Some(statuses) => statuses.count(outcome),
+            None => self.latency.record(outcome.latency_us),
         }
         match outcome.success {
             true => self.success.incr(),
@@ -105,11 +109,6 @@ impl Requests {
     /// Requests that have begun and not ended.
     pub fn pending(&self) -> i64 {
         self.pending.get()
-    }
-
-    /// How long they took, in µs.
-    pub fn latency(&self) -> &Histogram {
-        &self.latency
     }
 
     // Failures are rare: a lock that nobody else holds but a scrape for the time of one clone.
@@ -144,14 +143,18 @@ impl Statuses {
         let (hundred, rest) = (usize::from(status / 100 - 1), usize::from(status % 100));
         let hundred = self.hundreds[hundred].get_or_init(|| {
             Box::new(Hundred {
-                statuses: [const { Cell::new() }; 100],
-                count: Cell::new(),
                 time: Histogram::new(),
+                statuses: [const { Cell::new() }; 100],
             })
         });
         hundred.statuses[rest].incr();
-        hundred.count.incr();
         hundred.time.record(outcome.latency_us);
+    }
+
+    fn times(&self) -> impl Iterator<Item = &Histogram> {
+        let hundreds = self.hundreds.iter().filter_map(OnceLock::get);
+        let times = hundreds.map(|hundred| &hundred.time);
+        times.chain([&self.error_time])
     }
 
     fn collect(&self, out: &mut Collector<'_>) {
@@ -160,7 +163,8 @@ impl Statuses {
                 continue;
             };
             let first = (i + 1) * 100;
-            out.counter(&format!("status/{}XX", i + 1), hundred.count.get());
+            let all = hundred.statuses.iter().map(Cell::get).sum();
+            out.counter(&format!("status/{}XX", i + 1), all);
             for (rest, cell) in hundred
                 .statuses
                 .iter()
@@ -187,7 +191,10 @@ impl Source for Requests {
             out.counter("failures", self.failures.get());
         }
         out.gauge("pending", self.pending.get() as f64);
-        out.stat("request_latency_ms", Unit::Millis, &self.latency);
+        out.stat(LATENCY, Unit::Millis, &self.latency);
+        for time in self.statuses.iter().flat_map(|statuses| statuses.times()) {
+            out.stat(LATENCY, Unit::Millis, time);
+        }
         let exceptions = self
             .exceptions
             .lock()

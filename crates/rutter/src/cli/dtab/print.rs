@@ -186,13 +186,18 @@ pub(super) fn history(history: &History, now: SystemTime) -> String {
         ]
     };
     let rows: Vec<_> = history.versions.iter().map(row).collect();
-    table(
+    let mut text = table(
         &[
             "VERSION", "AGE", "WHO", "VIA", "DENTRIES", "APPLIED", "NOTE",
         ],
         &rows,
         &[],
-    )
+    );
+    let oldest = history.versions.last().map_or(1, |step| step.version.number);
+    if history.next.is_none() && oldest > 1 {
+        text.push_str(&format!("versions before {oldest} are no longer kept\n"));
+    }
+    text
 }
 
 pub(super) fn blame(blamed: &Blamed, now: SystemTime) -> String {
@@ -461,7 +466,26 @@ pub(super) fn exported(all: &Namespaces, folder: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_history_says_where_it_begins() {
+        let told = |number: u64, next: Option<u64>| {
+            let history = serde_json::from_value(json!({
+                "namespace": "default", "next": next, "in_force": 9, "routers": 0,
+                "versions": [{"namespace": "default", "number": number, "version": "", "author": "ann", "time": "", "note": "",
+                              "via": "", "dentries": 1, "deleted": false, "added": 1, "removed": 0, "routers": 0}],
+            }));
+            let told = super::history(&history.unwrap(), SystemTime::UNIX_EPOCH);
+            told.lines().nth(2).map(str::to_owned)
+        };
+        let kept = "versions before 9 are no longer kept".to_owned();
+        assert_eq!(told(9, None), Some(kept));
+        assert_eq!(told(9, Some(9)), None);
+        assert_eq!(told(1, None), None);
+    }
 
     #[test]
     fn an_age_is_as_short_as_it_can_be() {

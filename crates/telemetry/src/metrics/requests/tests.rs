@@ -33,6 +33,33 @@ fn counters(source: &dyn Source) -> BTreeMap<String, u64> {
     items.into_iter().filter_map(counter).collect()
 }
 
+/// How many requests the latency is of.
+fn timed(source: &dyn Source) -> u64 {
+    let mut items = Vec::new();
+    source.collect(&mut Collector::new(&mut items, Wanted::ALL));
+    let latency = Name::Linkerd("request_latency_ms".into());
+    let mut found = items.iter().filter(|item| item.name == latency);
+    match (found.next(), found.next()) {
+        (Some(item), None) => match &item.value {
+            Value::Stat(_, histo) => histo.count(),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_latency_is_of_all_requests_with_statuses_and_without() {
+    for requests in [Requests::with_statuses(), Requests::new()] {
+        assert_eq!(timed(&requests), 0);
+        for status in [Some(200), Some(503), Some(600), None] {
+            requests.begin();
+            requests.end(&outcome(status, None));
+        }
+        assert_eq!(timed(&requests), 4);
+    }
+}
+
 #[test]
 fn odd_statuses_and_lost_answers_count_as_error() {
     let requests = Requests::with_statuses();
