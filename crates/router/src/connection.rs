@@ -139,7 +139,7 @@ pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr)
         let local = &behind.local;
         let server = &local.router.settings.servers[ends.server];
         down.stalls = Stalls::of(&server.socket);
-        let mut job = worker.jobs.borrow_mut().pop().unwrap_or_default();
+        let mut job = worker.jobs.take().unwrap_or_default();
         std::mem::swap(&mut down.out, &mut job.out);
         let after = match read_head(local, down, &mut job).await {
             Head::End => After::Close,

@@ -1,6 +1,5 @@
 //! Sockets of the data path, and the buffers that bytes lie in on their way.
 
-use std::cell::RefCell;
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::pin::Pin;
@@ -12,6 +11,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::kept::Kept;
 use crate::splice::{Passage, Pipes};
 use crate::tls;
 
@@ -309,11 +309,21 @@ impl Drop for Buffer {
 #[derive(Debug, Default)]
 pub(crate) struct Blocks(Rc<Pool>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pool {
-    small: Shelf,
-    large: Shelf,
+    small: Kept<Box<[u8]>>,
+    large: Kept<Box<[u8]>>,
     pipes: Rc<Pipes>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            small: Kept::new(SMALL_KEPT),
+            large: Kept::new(LARGE_KEPT),
+            pipes: Rc::default(),
+        }
+    }
 }
 
 /// Blocks that are kept for the next connection, and large ones for the next busy stream: 4 and 2 MiB at most.
@@ -329,34 +339,33 @@ impl Blocks {
             pool: Some(Rc::clone(&self.0)),
         }
     }
+
+    /// Drops what nobody needed since the last time.
+    pub(crate) fn tidy(&self) {
+        self.0.small.tidy();
+        self.0.large.tidy();
+        self.0.pipes.tidy();
+    }
 }
 
-/// Blocks of one size.
-type Shelf = RefCell<Vec<Box<[u8]>>>;
-
 impl Pool {
-    /// The shelf for blocks of this size, and how many it holds.
-    fn shelf(&self, size: usize) -> Option<(&Shelf, usize)> {
+    /// The blocks of this size.
+    fn shelf(&self, size: usize) -> Option<&Kept<Box<[u8]>>> {
         match size {
-            BLOCK => Some((&self.small, SMALL_KEPT)),
-            BLOCK_MAX => Some((&self.large, LARGE_KEPT)),
+            BLOCK => Some(&self.small),
+            BLOCK_MAX => Some(&self.large),
             _ => None,
         }
     }
 
     fn take(&self, size: usize) -> Box<[u8]> {
-        let kept = self
-            .shelf(size)
-            .and_then(|(shelf, _)| shelf.borrow_mut().pop());
+        let kept = self.shelf(size).and_then(Kept::take);
         kept.unwrap_or_else(|| vec![0; size].into_boxed_slice())
     }
 
     fn give(&self, block: Box<[u8]>) {
-        if let Some((shelf, most)) = self.shelf(block.len()) {
-            let mut shelf = shelf.borrow_mut();
-            if shelf.len() < most {
-                shelf.push(block);
-            }
+        if let Some(shelf) = self.shelf(block.len()) {
+            shelf.give(block);
         }
     }
 }
@@ -388,7 +397,7 @@ mod tests {
         buffer.end = BLOCK;
         assert!(buffer.make_room(BLOCK_MAX), "a large one");
         drop(buffer);
-        let counts = || (blocks.0.small.borrow().len(), blocks.0.large.borrow().len());
+        let counts = || (blocks.0.small.len(), blocks.0.large.len());
         assert_eq!(counts(), (1, 1));
         let again = blocks.take();
         assert_eq!(counts(), (0, 1));

@@ -30,6 +30,7 @@ mod handle;
 pub mod http1;
 mod identify;
 mod io;
+mod kept;
 mod pool;
 mod prepare;
 mod respond;

@@ -1,7 +1,6 @@
 //! Long bodies on their way through the kernel, from socket to pipe to socket (`splice(2)`): their bytes are never copied
 //! into this process and out again.
 
-use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -12,6 +11,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::io::is_not_yet;
+use crate::kept::Kept;
 
 /// What is left of a body must be as long as this: of a shorter one, copies cost less.
 pub(crate) const LONG: u64 = 32 * 1024;
@@ -27,12 +27,18 @@ struct Pipe {
 }
 
 /// A worker's unused pipes. All are empty.
-#[derive(Debug, Default)]
-pub(crate) struct Pipes(RefCell<Vec<Pipe>>);
+#[derive(Debug)]
+pub(crate) struct Pipes(Kept<Pipe>);
+
+impl Default for Pipes {
+    fn default() -> Self {
+        Self(Kept::new(KEPT))
+    }
+}
 
 impl Pipes {
     fn take(&self) -> io::Result<Pipe> {
-        if let Some(kept) = self.0.borrow_mut().pop() {
+        if let Some(kept) = self.0.take() {
             return Ok(kept);
         }
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
@@ -40,10 +46,12 @@ impl Pipes {
     }
 
     fn give(&self, pipe: Pipe) {
-        let mut kept = self.0.borrow_mut();
-        if kept.len() < KEPT {
-            kept.push(pipe);
-        }
+        self.0.give(pipe);
+    }
+
+    /// Closes those that nobody needed since the last time.
+    pub(crate) fn tidy(&self) {
+        self.0.tidy();
     }
 }
 

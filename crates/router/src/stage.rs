@@ -13,9 +13,6 @@ use crate::entrance::Behind;
 use crate::handle::{After, handle};
 use crate::worker::Worker;
 
-/// Stages that are kept for the next request.
-const STAGES: usize = 256;
-
 /// A request on its way through [`handle`], or the place for one.
 pub(crate) struct Stage {
     /// Takes requests out of `wings`, one after the other.
@@ -52,8 +49,7 @@ pub(crate) async fn on_stage(
     connection: Box<Connection>,
     job: Box<Job>,
 ) -> Served {
-    let free = worker.stages.borrow_mut().pop();
-    let mut stage = free.unwrap_or_else(Stage::new);
+    let mut stage = worker.stages.take().unwrap_or_else(Stage::new);
     let enter = (Rc::clone(behind), connection, job);
     stage.wings.enter.set(Some(enter));
     let served = poll_fn(|cx| match stage.play.as_mut().poll(cx) {
@@ -64,10 +60,7 @@ pub(crate) async fn on_stage(
         Poll::Ready(never) => match never {},
     })
     .await;
-    let mut stages = worker.stages.borrow_mut();
-    if stages.len() < STAGES {
-        stages.push(stage);
-    }
+    worker.stages.give(stage);
     served
 }
 

@@ -1,6 +1,6 @@
 //! A data thread: one core's connections, pools, caches and counters, on a runtime of its own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -16,6 +16,7 @@ use crate::connection::{Job, serve};
 use crate::ending::{Ending, UnderWay};
 use crate::entrance::Entrance;
 use crate::io::{Blocks, Io};
+use crate::kept::Kept;
 use crate::router::Router;
 use crate::routes::Local;
 use crate::secure::secure;
@@ -32,9 +33,8 @@ pub(crate) struct Worker {
     /// TLS handshakes of clients that are under way.
     pub(crate) crowd: Crowd,
     // Boxed: a job is moved in and out with each request.
-    #[allow(clippy::vec_box)]
-    pub(crate) jobs: RefCell<Vec<Box<Job>>>,
-    pub(crate) stages: RefCell<Vec<Stage>>,
+    pub(crate) jobs: Kept<Box<Job>>,
+    pub(crate) stages: Kept<Stage>,
     /// A coarse clock: seconds since the worker began.
     pub(crate) seconds: Cell<u64>,
     ending: Cell<Ending>,
@@ -42,8 +42,10 @@ pub(crate) struct Worker {
     began: Instant,
 }
 
-/// Jobs that are kept for the next request.
-const JOBS: usize = 256;
+/// What this many requests at once need is kept for the next ones.
+const REQUESTS: usize = 256;
+/// Seconds after which what nobody needed meanwhile is kept no longer.
+const UNUSED: u64 = 10;
 
 impl Worker {
     fn new(index: usize, load: Arc<Load>) -> Rc<Self> {
@@ -52,8 +54,8 @@ impl Worker {
             timers: Timers::new(),
             blocks: Blocks::default(),
             crowd: Crowd::default(),
-            jobs: RefCell::default(),
-            stages: RefCell::default(),
+            jobs: Kept::new(REQUESTS),
+            stages: Kept::new(REQUESTS),
             seconds: Cell::new(0),
             ending: Cell::new(Ending::No),
             load,
@@ -83,10 +85,14 @@ impl Worker {
 
     pub(crate) fn give_job(&self, mut job: Box<Job>) {
         job.out.clear();
-        let mut jobs = self.jobs.borrow_mut();
-        if jobs.len() < JOBS {
-            jobs.push(job);
-        }
+        self.jobs.give(job);
+    }
+
+    /// Drops what was kept for requests that have not come.
+    fn tidy(&self) {
+        self.blocks.tidy();
+        self.jobs.tidy();
+        self.stages.tidy();
     }
 }
 
@@ -323,6 +329,9 @@ impl Floor {
         let now = Instant::now();
         let seconds = now.duration_since(self.worker.began).as_secs();
         self.worker.seconds.set(seconds);
+        if seconds.is_multiple_of(UNUSED) {
+            self.worker.tidy();
+        }
         self.locals.iter().for_each(|local| local.sweep(now));
         self.former.retain(|former| match former.upgrade() {
             Some(former) => {

@@ -193,7 +193,10 @@ pub(super) fn history(history: &History, now: SystemTime) -> String {
         &rows,
         &[],
     );
-    let oldest = history.versions.last().map_or(1, |step| step.version.number);
+    let oldest = history
+        .versions
+        .last()
+        .map_or(1, |step| step.version.number);
     if history.next.is_none() && oldest > 1 {
         text.push_str(&format!("versions before {oldest} are no longer kept\n"));
     }

@@ -1,0 +1,76 @@
+//! What a worker keeps for the next that needs one, so that it need not be made anew: the one given back last comes first.
+
+use std::cell::{Cell, RefCell};
+
+/// Things of a kind that nobody uses now; at most so many, and none that has not been needed for long.
+#[derive(Debug)]
+pub(crate) struct Kept<T> {
+    most: usize,
+    things: RefCell<Vec<T>>,
+    /// So many were there all the time since [`tidy`](Self::tidy).
+    unused: Cell<usize>,
+}
+
+impl<T> Kept<T> {
+    pub(crate) const fn new(most: usize) -> Self {
+        Self {
+            most,
+            things: RefCell::new(Vec::new()),
+            unused: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn take(&self) -> Option<T> {
+        let mut things = self.things.borrow_mut();
+        let taken = things.pop();
+        if things.len() < self.unused.get() {
+            self.unused.set(things.len());
+        }
+        taken
+    }
+
+    pub(crate) fn give(&self, thing: T) {
+        let mut things = self.things.borrow_mut();
+        if things.len() < self.most {
+            things.push(thing);
+        }
+    }
+
+    /// Drops what nobody needed since the last time: after a burst of requests its memory goes back.
+    pub(crate) fn tidy(&self) {
+        let mut things = self.things.borrow_mut();
+        let left = things.split_off(self.unused.get());
+        let unused = std::mem::replace(&mut *things, left);
+        things.shrink_to_fit();
+        self.unused.set(things.len());
+        // Dropping them may give something back to where they lay.
+        drop((things, unused));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.things.borrow().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_needs_is_dropped_and_the_rest_is_kept() {
+        let kept = Kept::new(10);
+        (0..12).for_each(|n| kept.give(n));
+        assert_eq!(kept.len(), 10);
+        kept.tidy();
+        assert_eq!(kept.len(), 10, "they have just come");
+        let used = [kept.take(), kept.take(), kept.take()];
+        assert_eq!(used, [Some(9), Some(8), Some(7)], "the last one first");
+        used.into_iter().flatten().for_each(|n| kept.give(n));
+        kept.tidy();
+        assert_eq!(kept.len(), 3, "three were in use at once");
+        kept.tidy();
+        assert_eq!(kept.len(), 0);
+        assert_eq!(kept.take(), None);
+    }
+}
