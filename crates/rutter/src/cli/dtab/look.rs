@@ -25,15 +25,7 @@ impl Work<'_> {
             Output::Json => {
                 let value =
                     serde_json::to_value(value).map_err(|error| internal(error.to_string()))?;
-                let mut document = serde_json::Map::new();
-                document.insert(
-                    "schema".to_owned(),
-                    Value::from(format!("rutter/{kind}/v1")),
-                );
-                if let Value::Object(fields) = value {
-                    document.extend(fields);
-                }
-                let text = serde_json::to_string_pretty(&Value::Object(document));
+                let text = serde_json::to_string_pretty(&document(kind, value));
                 text.map_err(|error| internal(error.to_string()))?
             }
         };
@@ -186,10 +178,15 @@ impl Work<'_> {
         let path = format!("dtabs/{}?watch=true", segment(name));
         let mut lines = 0;
         let told = self.store.lines(Ask::new("GET", path), |line| {
-            let text = match (self.output, serde_json::from_str::<Shown>(line)) {
-                (Output::Table, Ok(shown)) => print::version_line(&shown.version),
-                (Output::Table, Err(_)) => format!("{name} is not there"),
-                (Output::Json, _) => line.to_owned(),
+            let text = match self.output {
+                Output::Table => match serde_json::from_str::<Shown>(line) {
+                    Ok(shown) => print::version_line(&shown.version),
+                    Err(_) => format!("{name} is not there"),
+                },
+                Output::Json => match serde_json::from_str(line) {
+                    Ok(value) => document("dtab", value).to_string(),
+                    Err(_) => line.to_owned(),
+                },
             };
             lines += 1;
             // Nobody reads on a broken pipe.
@@ -200,6 +197,19 @@ impl Work<'_> {
             _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
         }
     }
+}
+
+/// A value of the API as the command prints it.
+fn document(kind: &str, value: Value) -> Value {
+    let mut document = serde_json::Map::new();
+    document.insert(
+        "schema".to_owned(),
+        Value::from(format!("rutter/{kind}/v1")),
+    );
+    if let Value::Object(fields) = value {
+        document.extend(fields);
+    }
+    Value::Object(document)
 }
 
 /// As `diff`: 1 when something differs.
