@@ -24,7 +24,7 @@ FIRST_ANSWER_S = 10
 
 
 def setUpModule():
-    global kubectl
+    global kube, kubectl
     directory = unittest.enterModuleContext(tempfile.TemporaryDirectory(prefix="rutter-chart-"))
     kube = Kube(directory)
     unittest.addModuleCleanup(kube.stop)
@@ -32,7 +32,7 @@ def setUpModule():
     os.environ["KUBECONFIG"] = kube.kubeconfig
     kubectl("create", "namespace", "rutter")
     kubectl("create", "-f", chart.HERE / "crds.yaml", "-f", chart.CHART / "crds")
-    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    kube.established()
 
 
 class Kubectl:

@@ -67,7 +67,7 @@ class Life(unittest.TestCase):
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("kubectl apply -f charts/rutter/crds/", done.stderr)
         kubectl("apply", "-f", chart.CHART / "crds")
-        kubectl("wait", "--for=condition=Established", "crd/dtabs.l5d.io", "--timeout=60s")
+        test_server.kube.established()
         self.helm("upgrade", "rutter", chart.CHART, *self.one.arguments)
         self.assertEqual(len(self.dentries()), 4)
 

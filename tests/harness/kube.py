@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 
 from .needs import ROOT
+from .router import until
 
 SCRIPTS = ROOT / "tests" / "apiserver"
 
@@ -48,6 +49,14 @@ class Kube:
                                        headers={"Authorization": f"Bearer {self.token}", "Content-Type": kind})
         with urllib.request.urlopen(asked, context=self.tls, timeout=30) as answer:
             return json.load(answer)
+
+    def established(self):
+        """Waits until the API server serves all kinds it was told of. (`kubectl wait` fails on one without conditions yet.)"""
+        def all_of_them():
+            found = self.call("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions")["items"]
+            conditions = (one.get("status", {}).get("conditions") or [] for one in found)
+            return all(any(condition["type"] == "Established" and condition["status"] == "True" for condition in some) for some in conditions)
+        until(all_of_them, "every kind is established", 60)
 
     def create(self, path, body):
         return self.call("POST", path, body)

@@ -43,11 +43,20 @@ impl ApiServer {
             ],
             "",
         );
-        server.kubectl(
-            &["wait", "--for=condition=Established", "crd/dtabs.l5d.io"],
-            "",
-        );
+        // `kubectl wait` fails on one that has no conditions yet.
+        while !server.established("dtabs.l5d.io") {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
         server
+    }
+
+    fn established(&self, definition: &str) -> bool {
+        let text = self.kubectl(&["get", "crd", definition, "-o", "json"], "");
+        let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let conditions = object["status"]["conditions"].as_array();
+        let established =
+            |one: &serde_json::Value| one["type"] == "Established" && one["status"] == "True";
+        conditions.is_some_and(|all| all.iter().any(established))
     }
 
     pub(super) fn script(&self, name: &str, argument: Option<&str>) {
