@@ -171,7 +171,7 @@ def spans(start, rounds, row):
     collector = free_port()
     taking = subprocess.Popen([*compare.pinned(0), sys.executable, "-c", COLLECTOR, str(collector)], start_new_session=True)
     compare.procs.append(taking)
-    sampled = lambda rate, port: lambda text: text.replace("port: 1, sampleRate: 0.01", f"port: {port}, sampleRate: {rate}")
+    sampled = lambda rate, port: lambda text: text.replace("port: 1, sampleRate: 0.01", f"port: {port}, transport: http, sampleRate: {rate}")
     routers = {"none": start(sampled(0.0, 1)), "dead": start(sampled(1.0, 1)), "live": start(sampled(1.0, collector))}
     for port, _ in routers.values():
         compare.wait_ready(port)
