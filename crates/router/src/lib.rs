@@ -1,5 +1,5 @@
 //! From a request to a response, on one node. A request passes the files in this order: [`server`] accepts its connection
-//! and gives it to a worker, `connection` reads its head, `stage` lends it memory, `handle` walks it through all its steps (**start reading
+//! and gives it to a worker, `connection` reads its head, `stage` lends it memory (`kept` has what nobody uses now), `handle` walks it through all its steps (**start reading
 //! there**): `context` takes the `l5d-*` and trace headers, `identify` names it (`/svc/web`), `routes` has the name
 //! bound (by `naming`), `prepare` makes the head that goes up, `attempts` has `balance` pick an endpoint, `client` has the
 //! connection to it, `exchange` sends and receives, `classify` judges the answer and `failed` what went wrong, `deliver`
