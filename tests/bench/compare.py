@@ -9,6 +9,9 @@ within a round see the same weather. README.md has the method.
 import argparse, contextlib, glob, io, json, os, pathlib, random, shutil, signal, socket, statistics, subprocess, sys, time
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from harness.document import put_between  # noqa: E402
+
 BUILD = pathlib.Path(os.environ.get("BENCH_BUILD", HERE / "build")).resolve()
 WORK = BUILD / "work"
 TOOLS = BUILD / "release"
@@ -434,13 +437,8 @@ def publish(res, into):
         report(res)
     print(text.getvalue(), end="")
     if into:
-        path = pathlib.Path(into)
-        before, mark, rest = path.read_text().partition(MARKS[0])
-        _, end, after = rest.partition(MARKS[1])
-        if not (mark and end):
-            sys.exit(f"{into} has no {MARKS[0]} … {MARKS[1]} to write the tables between")
         load = ", ".join(f"{one:.1f}" for one in res["load"])
-        path.write_text(f"{before}{mark}\n\nMeasured {res['when']}, load average before {load}.\n{text.getvalue()}\n{end}{after}")
+        put_between(into, MARKS, f"Measured {res['when']}, load average before {load}.\n{text.getvalue()}")
 
 
 def verdict(res, failed, want):

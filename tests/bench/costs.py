@@ -23,7 +23,8 @@ import time
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(__file__).resolve().parents[1])]
 import compare  # noqa: E402
 from harness.certificates import Authority  # noqa: E402
-from harness.router import free_port  # noqa: E402
+from harness.document import put_between  # noqa: E402
+from harness.router import free_port, listens, until  # noqa: E402
 
 MARKS = "<!-- costs -->", "<!-- end of costs -->"
 #: Idle, in MiB; of an idle connection and of one with TLS, in KiB; after a load, as against before.
@@ -50,13 +51,11 @@ def main():
             exceeded.append(f"{what}: {value:.2f}{unit}, at most {limit:g}{unit}")
 
     with tempfile.TemporaryDirectory(prefix="rutter-costs-") as scratch, backends(pathlib.Path(scratch)) as start:
-        memory(start, args.connections, row)
+        memory(start, Authority(pathlib.Path(scratch)), args.connections, row)
         spans(start, args.rounds, row)
     table = "\n".join(["| | | at most |", "| --- | ---: | ---: |", *rows])
     if args.into:
-        path = pathlib.Path(args.into)
-        before, rest = path.read_text().split(MARKS[0])
-        path.write_text(f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+        put_between(args.into, MARKS, f"{table}\n")
     for what in exceeded:
         print(f"exceeded: {what}", file=sys.stderr)
     return 1 if exceeded else 0
@@ -103,7 +102,7 @@ def asked(stream):
     return stream
 
 
-def memory(start, count, row):
+def memory(start, authority, count, row):
     port, router = start()
     compare.wait_ready(port)
     row("idle, PSS", pss(router) / 1024, IDLE_MIB, " MiB")
@@ -128,27 +127,19 @@ def memory(start, count, row):
     row(f"after it, as against before (waited {time.monotonic() - began:.0f} s)", pss(router) / before, AFTER)
     compare.stop(router)
 
-    authority = Authority(pathlib.Path(tempfile.mkdtemp(prefix="rutter-costs-")))
     server = authority.issue("costs.test", ["IP:127.0.0.1"])
     secured = lambda text: text.replace("  - {ip: 127.0.0.1, port:", f"  - {{tls: {{certPath: {server.cert}, keyPath: {server.key}}}, ip: 127.0.0.1, port:")
     port, router = start(secured)
     trusting = ssl.create_default_context(cafile=str(authority.cert))
     connect = lambda: asked(trusting.wrap_socket(socket.create_connection(("127.0.0.1", port), 5), server_hostname="127.0.0.1"))
-    until(connect)
+    until(lambda: listens(port), "the router is up")
+    connect().close()
     before = pss(router)
     resting = [connect() for _ in range(count // 5)]
     row(f"an idle connection with TLS, of {count // 5:,}", (pss(router) - before) / len(resting), TLS_KIB, " KiB")
     for stream in resting:
         stream.close()
     compare.stop(router)
-
-
-def until(connect):
-    for _ in range(100):
-        with contextlib.suppress(OSError):
-            return connect().close()
-        time.sleep(0.1)
-    raise AssertionError("nobody listens")
 
 
 #: Takes what is sent, in a process of its own: it is none of the client's time.

@@ -9,7 +9,6 @@ import urllib.error
 import urllib.request
 
 from .needs import ROOT
-from .router import until
 
 SCRIPTS = ROOT / "tests" / "apiserver"
 
@@ -51,12 +50,8 @@ class Kube:
             return json.load(answer)
 
     def established(self):
-        """Waits until the API server serves all kinds it was told of. (`kubectl wait` fails on one without conditions yet.)"""
-        def all_of_them():
-            found = self.call("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions")["items"]
-            conditions = (one.get("status", {}).get("conditions") or [] for one in found)
-            return all(any(condition["type"] == "Established" and condition["status"] == "True" for condition in some) for some in conditions)
-        until(all_of_them, "every kind is established", 60)
+        """Waits until the API server serves all kinds it was told of."""
+        self.script("established.sh")
 
     def create(self, path, body):
         return self.call("POST", path, body)

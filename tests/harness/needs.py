@@ -345,11 +345,14 @@ def build_toxiproxy(job):
     return {"TOXIPROXY": str(program)}
 
 
-def build_of_module(job, name, package, directory):
-    """Builds the program of a Go module, whose path is the package's, into `directory`."""
+def build_of_module(job, name, path, version):
+    """The program of a Go module, built of the package that the module's path names."""
+    directory, package = CACHE / f"{name}-{version}", f"{path}@v{version}"
+    program = directory / name
+    if program.exists():
+        return program
     module = directory / "module"
     module.mkdir(parents=True, exist_ok=True)
-    path = package.partition("@")[0]
     # Its go.sum, which comes along, has all checksums but those of modules it replaces by folders of its own.
     env = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local", "GONOSUMDB": f"{path}/*",
            "GOFLAGS": "-mod=mod -trimpath -buildvcs=false"}
@@ -362,25 +365,18 @@ def build_of_module(job, name, package, directory):
     job.run(f"fetching {package}", ["go", "get", package], nice=10, cwd=module, env=env)
     part = directory / f"{name}.part"
     job.run(f"building {package}", ["go", "build", "-ldflags=-s -w", "-o", part, path], nice=10, cwd=module, env=env)
-    os.replace(part, directory / name)
+    os.replace(part, program)
+    return program
 
 
 def build_etcd(job):
     """An etcd over which an API server streams lists: the distribution's is too old for that."""
-    directory = CACHE / f"etcd-{ETCD_VERSION}"
-    program = directory / "etcd"
-    if not program.exists():
-        build_of_module(job, "etcd", f"go.etcd.io/etcd/server/v3@v{ETCD_VERSION}", directory)
-    return {"ETCD": str(program)}
+    return {"ETCD": str(build_of_module(job, "etcd", "go.etcd.io/etcd/server/v3", ETCD_VERSION))}
 
 
 def build_consul(job):
     """A Consul. Of the versions that are one Go module with published ones of their own, the last."""
-    directory = CACHE / f"consul-{CONSUL_VERSION}"
-    program = directory / "consul"
-    if not program.exists():
-        build_of_module(job, "consul", f"github.com/hashicorp/consul@v{CONSUL_VERSION}", directory)
-    return {"CONSUL": str(program)}
+    return {"CONSUL": str(build_of_module(job, "consul", "github.com/hashicorp/consul", CONSUL_VERSION))}
 
 
 MAKERS = {

@@ -1,13 +1,11 @@
 //! Writers that are killed while they write. An engine names a test of its own, `victim`, that opens its store at a place and
 //! goes [`on and on`](on_and_on); run as a process, that is what is killed.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::real::Program;
-use super::{Change, Namespace, Only, Origin, Record, Store, suite};
+use super::{Change, Namespace, Only, Origin, Record, Store, real, suite};
 
 /// In the process that is killed: where it writes.
 const PLACE: &str = "NAMERD_TEST_PLACE";
@@ -29,7 +27,6 @@ pub(super) async fn on_and_on(store: Arc<dyn Store>) {
         let change = Change::read(&text, Origin::now("victim", "")).unwrap();
         let stored = store.put(&namespace(), change, Only::Always).await.unwrap();
         let hash = stored.record.hash().unwrap();
-        // Past the test harness, which keeps what tests print.
         writeln!(std::io::stderr(), "wrote {} {hash}.", stored.record.number).unwrap();
     }
 }
@@ -42,15 +39,8 @@ pub(super) async fn every_answered_write_is_there(
     kept: u64,
     open: impl Fn() -> Arc<dyn Store>,
 ) {
-    for _ in 0..super::real::setting("RUTTER_KILLS", 8) {
-        let mut program = Program::start(
-            Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", victim, "--nocapture"])
-                .env(PLACE, place)
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped()),
-        );
-        let mut lines = BufReader::new(program.0.stderr.take().unwrap()).lines();
+    for _ in 0..real::setting("RUTTER_KILLS", 8) {
+        let (program, mut lines) = real::itself(victim, (PLACE, place));
         let mut wrote = || lines.find_map(|line| answered(&line.ok()?));
         let mut writes = vec![wrote().expect("it writes")];
         std::thread::sleep(Duration::from_micros(fastrand::u64(0..150_000)));

@@ -1,7 +1,8 @@
 //! Real storages for tests. They run only with `RUTTER_REAL=1`, since they need programs that `tests/run stores` makes.
 
+use std::io::{BufRead as _, BufReader, Lines};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 /// Whether the test is to run.
 pub(super) fn wanted(test: &str) -> bool {
@@ -43,20 +44,8 @@ impl ApiServer {
             ],
             "",
         );
-        // `kubectl wait` fails on one that has no conditions yet.
-        while !server.established("dtabs.l5d.io") {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        server.script("established.sh", None);
         server
-    }
-
-    fn established(&self, definition: &str) -> bool {
-        let text = self.kubectl(&["get", "crd", definition, "-o", "json"], "");
-        let object: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let conditions = object["status"]["conditions"].as_array();
-        let established =
-            |one: &serde_json::Value| one["type"] == "Established" && one["status"] == "True";
-        conditions.is_some_and(|all| all.iter().any(established))
     }
 
     pub(super) fn script(&self, name: &str, argument: Option<&str>) {
@@ -111,6 +100,23 @@ impl Program {
         Self(command.stdin(Stdio::null()).spawn().unwrap())
     }
 }
+
+/// Another process of these tests, which runs `test` alone with a variable in its environment; and what it says on stderr, past
+/// the test harness, which keeps what tests print.
+pub(super) fn itself(test: &str, (variable, value): (&str, &str)) -> (Program, Said) {
+    let mut program = Program::start(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(variable, value)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped()),
+    );
+    let said = BufReader::new(program.0.stderr.take().unwrap()).lines();
+    (program, said)
+}
+
+/// The lines that a process says.
+pub(super) type Said = Lines<BufReader<ChildStderr>>;
 
 impl Drop for Program {
     fn drop(&mut self) {

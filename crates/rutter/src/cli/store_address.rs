@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
+use namerd::client::Stream;
 use router::settings::{ClientTls, TlsIdentity, TlsVersions, Trust};
 use router::tls::{EndpointKeys, examine_client};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
@@ -77,10 +77,6 @@ pub(super) struct Address {
     tls: Option<ClientTls>,
 }
 
-/// A connection.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 impl Address {
     /// The address in a base URL, and the certificates for it.
     pub(super) fn read(
@@ -115,7 +111,7 @@ impl Address {
     }
 
     /// A connection to it.
-    pub(super) async fn connect(&self) -> anyhow::Result<Box<dyn Stream>> {
+    pub(super) async fn connect(&self) -> anyhow::Result<Stream> {
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
         let Some(tls) = &self.tls else {
             return Ok(Box::new(tcp));

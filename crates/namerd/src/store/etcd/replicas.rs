@@ -1,9 +1,7 @@
 //! Three stores, each a process, over three members of etcd, while one of the six is killed every now and then.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -68,14 +66,8 @@ struct Replica {
 
 impl Replica {
     fn start(members: &[String]) -> Self {
-        let mut program = Program::start(
-            Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "store::etcd::replicas::replica", "--nocapture"])
-                .env(MEMBERS, members.join(","))
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped()),
-        );
-        let mut lines = BufReader::new(program.0.stderr.take().unwrap()).lines();
+        let replica = "store::etcd::replicas::replica";
+        let (program, mut lines) = real::itself(replica, (MEMBERS, &members.join(",")));
         let addr = lines.find_map(|line| line.unwrap().strip_prefix("listens ")?.parse().ok());
         std::thread::spawn(move || lines.for_each(drop));
         Self {

@@ -187,14 +187,17 @@ impl<B: Backend> Shared<B> {
     /// Removes the versions that are too many, given how large the last one is: mostly one. What another replica or an
     /// earlier process may have left is looked for once.
     async fn forget_old(&self, namespace: &Namespace, number: u64, size: usize) {
-        let Some(last) = number.checked_sub(kept(size) + 1) else {
+        let last = number.saturating_sub(kept(size) + 1);
+        if last == 0 {
             return;
-        };
+        }
         if let Err(error) = self.forget_up_to(namespace, number, last).await {
             tracing::debug!(%namespace, version = last, %error, "an old version stays in the history");
             return;
         }
-        self.forgotten().insert(namespace.clone(), last);
+        let mut forgotten = self.forgotten();
+        let known = forgotten.entry(namespace.clone()).or_default();
+        *known = last.max(*known);
     }
 
     async fn forget_up_to(
