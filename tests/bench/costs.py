@@ -27,8 +27,8 @@ from harness.document import put_between  # noqa: E402
 from harness.router import free_port, listens, until  # noqa: E402
 
 MARKS = "<!-- costs -->", "<!-- end of costs -->"
-#: Idle, in MiB; of an idle connection and of one with TLS, in KiB; after a load, as against before.
-IDLE_MIB, PLAIN_KIB, TLS_KIB, AFTER = 15, 6, 40, 1.2
+#: Idle, in MiB; of an idle connection, one with TLS, and one whose request is under way, in KiB; after a load, as against before.
+IDLE_MIB, PLAIN_KIB, TLS_KIB, BUSY_KIB, AFTER = 15, 6, 40, 12, 1.2
 #: All requests sampled at so many a second cost so much of a core.
 RATE, SPANS = 5000, 0.15
 REST_S = 60
@@ -124,6 +124,7 @@ def memory(start, authority, count, row):
         time.sleep(1)
     row(f"PSS before a load of {count:,} connections at once", before / 1024, None, " MiB")
     row("under it, at the most", most / 1024, None, " MiB")
+    row("that is, for a connection whose request is under way", (most - before) / count, BUSY_KIB, " KiB")
     row(f"after it, as against before (waited {time.monotonic() - began:.0f} s)", pss(router) / before, AFTER)
     compare.stop(router)
 

@@ -1,5 +1,6 @@
 """`hostConnectionPool`: its numbers hold for the router, however many data threads it has."""
 import concurrent.futures
+import json
 import threading
 import time
 import unittest
@@ -95,6 +96,24 @@ class Pool(unittest.TestCase):
             self.assertEqual(router.request()["status"], 200)
             time.sleep(1.5)
         self.assertEqual(self.server.connections, 1)
+
+    def test_names_that_lead_to_one_address_share_its_connections_unless_their_number_is_limited(self):
+        self.script.go.set()
+        names = [f"name-{n}" for n in range(5)]
+        for pool, connections in (("{}", 1), ("{maxSize: 2}", 5), ("{minSize: 1}", 5)):
+            with self.subTest(pool=pool):
+                before = self.server.connections
+                with Router("client: {hostConnectionPool: %s}" % pool, names={name: [self.server.address] for name in names},
+                            edit=lambda text: f"workers: 1\n{text}") as router:
+                    for name in names * 2:
+                        self.assertEqual(router.request(host=name)["status"], 200)
+                    self.assertEqual(self.server.connections - before, connections)
+                    # Each has its own bytes; the connection stays with the one that made it.
+                    page = json.loads(router.get_admin("/admin/metrics.json")["body"])
+                    of = lambda name, what: page[f"rt/out/client/#/io.l5d.fs/{name}/{what}"]
+                    self.assertEqual(of("name-0", "connects"), 1)
+                    self.assertGreater(of("name-4", "received_bytes"), 0)
+                    self.assertEqual(of("name-4", "requests"), 2)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,11 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dtab::Dtab;
 
 use crate::accrual::{Change, Waits};
-use crate::balance::Shared;
 use crate::call::{Attempt, AttemptFacts, Call};
 use crate::classify::Verdict;
 use crate::client::{Client, ConnectError, Endpoint, Upstream};
@@ -76,18 +74,18 @@ impl Sent {
     }
 }
 
-/// A request counted as under way at its endpoint.
+/// A request counted as under way at its endpoint. Of what workers share only the worker's own lane is written.
 pub(crate) struct Load {
-    endpoint: Arc<Shared>,
+    endpoint: Rc<Endpoint>,
     worker: usize,
     probe: bool,
     judged: bool,
 }
 
 impl Load {
-    fn enter(endpoint: Arc<Shared>, worker: usize, now: Instant) -> Self {
-        endpoint.enter(worker);
-        let probe = endpoint.health.begin(now);
+    fn enter(endpoint: Rc<Endpoint>, worker: usize, now: Instant) -> Self {
+        endpoint.shared.enter(worker);
+        let probe = endpoint.shared.health.begin(now);
         Self {
             endpoint,
             worker,
@@ -99,9 +97,10 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.endpoint.leave(self.worker);
+        let endpoint = &self.endpoint.shared;
+        endpoint.leave(self.worker);
         if !self.judged {
-            self.endpoint.health.forget(self.probe);
+            endpoint.health.forget(self.probe);
         }
     }
 }
@@ -288,7 +287,7 @@ impl<'a> Attempts<'a> {
     ) -> Result<Sent, (Failed, Rc<Endpoint>)> {
         let addr = endpoint.shared.addr;
         let mut load = Load::enter(
-            Arc::clone(&endpoint.shared),
+            Rc::clone(&endpoint),
             self.client.worker(),
             attempt.began,
         );
@@ -299,7 +298,7 @@ impl<'a> Attempts<'a> {
         let blocks = &self.local.worker.blocks;
         // After a pooled connection that was found closed, the next ones may be, too: the repeat makes its own.
         let pooled = match self.requeues {
-            0 if !self.at_the_end => self.client.reuse(&endpoint, blocks, attempt.began),
+            0 if !self.at_the_end => self.client.reuse(&endpoint, attempt.began),
             _ => None,
         };
         let mut up = match pooled {
@@ -442,26 +441,27 @@ impl<'a> Attempts<'a> {
         load.judged = true;
         let now = Instant::now();
         let settings = &self.client.shared.settings;
-        let health = &load.endpoint.health;
+        let health = &load.endpoint.shared.health;
         let change = match success {
             true => health.success(policy, load.probe, now),
             false => health.failure(policy, load.probe, now),
         };
         if let Balancer::Ewma { decay } = settings.balancer {
             load.endpoint
+                .shared
                 .observe(load.worker, waited, self.local.worker.micros(now), decay);
         }
         match change {
             Change::None => {}
             Change::Revived => {
                 self.client.stats.revivals.incr();
-                tracing::info!(bound = %self.client.shared.id, endpoint = %load.endpoint.addr, "endpoint is back");
+                tracing::info!(bound = %self.client.shared.id, endpoint = %load.endpoint.shared.addr, "endpoint is back");
             }
             Change::Removed(wait) => {
                 self.client.stats.removals.incr();
                 let for_ms = wait.as_millis() as u64;
                 self.client.stats.removed_for_ms.add(for_ms);
-                tracing::info!(bound = %self.client.shared.id, endpoint = %load.endpoint.addr, for_ms, "endpoint ejected");
+                tracing::info!(bound = %self.client.shared.id, endpoint = %load.endpoint.shared.addr, for_ms, "endpoint ejected");
             }
         }
     }
@@ -616,5 +616,29 @@ impl<'a> Attempts<'a> {
                 &job.request,
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::balance::Shared;
+
+    #[test]
+    fn of_what_workers_share_a_request_that_succeeds_writes_its_own_lane_alone() {
+        let now = Instant::now();
+        let shared = Shared::new(([10, 0, 0, 1], 80).into(), 2, now);
+        let endpoint = Endpoint::alone(Arc::clone(&shared));
+        let seen = || (Arc::strong_count(&shared), format!("{:?}", shared.health));
+        let before = seen();
+        let mut load = Load::enter(Rc::clone(&endpoint), 1, now);
+        assert_eq!((shared.load(), seen()), (1, before.clone()));
+        let change = shared.health.success(&Accrual::default(), load.probe, now);
+        assert!(matches!(change, Change::None));
+        load.judged = true;
+        drop(load);
+        assert_eq!((shared.load(), seen()), (0, before));
     }
 }

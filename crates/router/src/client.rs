@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use crate::balance::{Candidate, Picker, Shared};
 use crate::budget::{Budget, Deposits};
+use crate::idle::{Idle, IdlePools};
 use crate::io::{Blocks, Buffer, Io};
 use crate::pool::{NoPlace, Place, Places};
 use crate::settings::{BINDING_TIMEOUT, ClientSettings};
@@ -24,6 +25,7 @@ use crate::stats::{ClientGauges, ClientStats};
 use crate::timer::Timer;
 use crate::tls::{self, ClientKeys, TlsCheck, TlsFailure};
 use crate::tunnel;
+use crate::worker::Worker;
 
 /// What all workers share of one bound name.
 pub(crate) struct ClientShared {
@@ -124,6 +126,7 @@ pub(crate) struct Client {
     pub(crate) deposits: Deposits,
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
     picker: RefCell<Picker>,
+    pools: Rc<IdlePools>,
     worker: usize,
 }
 
@@ -131,13 +134,29 @@ pub(crate) struct Client {
 pub(crate) struct Endpoint {
     pub(crate) shared: Arc<Shared>,
     weight: f64,
-    idle: RefCell<Vec<Upstream>>,
+    idle: Rc<Idle>,
     places: Option<Arc<Places>>,
     /// Requests that wait here for a connection, and what tells them that one was put back.
     waiting: Cell<u32>,
     returned: Notify,
     /// Gone from the address set: what is under way ends, nothing is kept.
     removed: Cell<bool>,
+}
+
+#[cfg(test)]
+impl Endpoint {
+    /// One without connections.
+    pub(crate) fn alone(shared: Arc<Shared>) -> Rc<Self> {
+        Rc::new(Self {
+            shared,
+            weight: 1.0,
+            idle: Rc::default(),
+            places: None,
+            waiting: Cell::new(0),
+            returned: Notify::new(),
+            removed: Cell::new(false),
+        })
+    }
 }
 
 impl Candidate for Rc<Endpoint> {
@@ -154,8 +173,10 @@ pub(crate) struct Upstream {
     /// It carried a request before.
     pub(crate) reused: bool,
     made: Instant,
-    idle_since: Instant,
-    open: Open,
+    pub(crate) idle_since: Instant,
+    /// Whose request it carries.
+    user: Option<Arc<ClientStats>>,
+    _open: Open,
     /// Where their number is limited.
     _place: Option<Place>,
 }
@@ -182,16 +203,20 @@ impl Upstream {
 
     /// Counts bytes that came from it.
     pub(crate) fn received(&self, n: usize) {
-        self.open.0.received.add(n as u64);
+        if let Some(user) = &self.user {
+            user.received.add(n as u64);
+        }
     }
 
     /// Counts bytes that went to it.
     pub(crate) fn sent(&self, n: usize) {
-        self.open.0.sent.add(n as u64);
+        if let Some(user) = &self.user {
+            user.sent.add(n as u64);
+        }
     }
 }
 
-/// Counts an open connection while it lives.
+/// Counts an open connection while it lives, with the client that made it.
 struct Open(Arc<ClientStats>);
 
 impl Drop for Open {
@@ -258,7 +283,11 @@ fn watch_for_death(socket: &TcpSocket) -> io::Result<()> {
 }
 
 impl Client {
-    pub(crate) fn new(shared: Arc<ClientShared>, stats: Arc<ClientStats>, worker: usize) -> Self {
+    pub(crate) fn new(
+        shared: Arc<ClientShared>,
+        stats: Arc<ClientStats>,
+        worker: &Worker,
+    ) -> Self {
         let seed = fastrand::u64(..);
         let kind = shared.settings.balancer.clone();
         let picker = Picker::new(kind, seed, shared.order, Instant::now());
@@ -268,7 +297,8 @@ impl Client {
             deposits: Deposits::default(),
             endpoints: RefCell::default(),
             picker: RefCell::new(picker),
-            worker,
+            pools: Rc::clone(&worker.pools),
+            worker: worker.index,
         }
     }
 
@@ -301,7 +331,10 @@ impl Client {
                     places: self.shared.places(endpoint.addr),
                     waiting: Cell::new(0),
                     returned: Notify::new(),
-                    idle: RefCell::new(known.map(|known| known.idle.take()).unwrap_or_default()),
+                    idle: known.map_or_else(
+                        || self.pools.of(endpoint.addr, &self.shared.settings),
+                        |known| Rc::clone(&known.idle),
+                    ),
                     removed: Cell::new(false),
                 }),
             };
@@ -310,7 +343,8 @@ impl Client {
         for gone in old.into_values() {
             self.stats.removes.incr();
             gone.removed.set(true);
-            gone.idle.borrow_mut().clear();
+            // Whoever has the address still, or again, has another endpoint there, perhaps.
+            gone.idle.clear();
         }
         self.picker.borrow_mut().update(new);
         self.stats.updates.incr();
@@ -345,18 +379,11 @@ impl Client {
     }
 
     /// A pooled connection that is quiet, or `None`.
-    pub(crate) fn reuse(
-        &self,
-        endpoint: &Endpoint,
-        blocks: &Blocks,
-        now: Instant,
-    ) -> Option<Upstream> {
+    pub(crate) fn reuse(&self, endpoint: &Endpoint, now: Instant) -> Option<Upstream> {
         let settings = &self.shared.settings;
-        // The last one that was put back: the others may grow old and be closed.
         loop {
-            let last = endpoint.idle.borrow_mut().pop();
-            let mut upstream = last?;
-            let kept = endpoint.idle.borrow().len() < self.kept();
+            let mut upstream = endpoint.idle.take()?;
+            let kept = endpoint.idle.len() < self.kept();
             let old = settings
                 .session_life
                 .is_some_and(|life| now.duration_since(upstream.made) > life);
@@ -364,8 +391,8 @@ impl Client {
                 && (kept || now.duration_since(upstream.idle_since) < settings.pool_idle)
                 && upstream.io.is_quiet()
             {
-                upstream.buffer = blocks.take();
                 upstream.reused = true;
+                upstream.user = Some(Arc::clone(&self.stats));
                 return Some(upstream);
             }
         }
@@ -385,7 +412,7 @@ impl Client {
             Some(places) => match places.take() {
                 Some(place) => Some(place),
                 None => {
-                    let waited = self.wait_for_place(endpoint, places, blocks, timer, deadline);
+                    let waited = self.wait_for_place(endpoint, places, timer, deadline);
                     match Box::pin(waited).await? {
                         Placed::Place(place) => Some(place),
                         Placed::Connection(upstream) => return Ok(upstream),
@@ -428,11 +455,12 @@ impl Client {
                 Ok(Upstream {
                     local,
                     io,
-                    buffer: blocks.take(),
+                    buffer: blocks.buffer(),
                     reused: false,
                     made: began,
                     idle_since: began,
-                    open: Open(Arc::clone(&self.stats)),
+                    user: Some(Arc::clone(&self.stats)),
+                    _open: Open(Arc::clone(&self.stats)),
                     _place: place,
                 })
             }
@@ -449,12 +477,11 @@ impl Client {
         &self,
         endpoint: &Endpoint,
         places: &Places,
-        blocks: &Blocks,
         timer: &Timer,
         deadline: Option<Instant>,
     ) -> Result<Placed, ConnectError> {
         // Those that idle were not wanted.
-        endpoint.idle.borrow_mut().clear();
+        endpoint.idle.clear();
         let _counted = places.wait().map_err(ConnectError::NoPlace)?;
         let _here = WaitingHere::new(&endpoint.waiting);
         let limit = Instant::now() + PLACE_TIME;
@@ -464,7 +491,7 @@ impl Client {
             tokio::select! {
                 biased;
                 () = endpoint.returned.notified() => {
-                    if let Some(upstream) = self.reuse(endpoint, blocks, Instant::now()) {
+                    if let Some(upstream) = self.reuse(endpoint, Instant::now()) {
                         break Ok(Placed::Connection(upstream));
                     }
                 }
@@ -507,20 +534,21 @@ impl Client {
     /// Puts a connection back that is clean: no unread bytes, and both sides keep it.
     pub(crate) fn put_back(&self, endpoint: &Endpoint, mut upstream: Upstream, now: Instant) {
         debug_assert!(upstream.buffer.is_empty());
-        upstream.buffer = Buffer::default();
+        upstream.buffer.rest();
         if endpoint.removed.get() {
             return;
         }
         upstream.idle_since = now;
+        upstream.user = None;
         match &endpoint.places {
-            None => endpoint.idle.borrow_mut().push(upstream),
+            None => endpoint.idle.put(upstream),
             Some(places) => {
                 let alone = self.shared.workers == 1;
                 if endpoint.waiting.get() > 0 {
-                    endpoint.idle.borrow_mut().push(upstream);
+                    endpoint.idle.put(upstream);
                     endpoint.returned.notify_one();
                 } else if alone || !(places.is_waited_for() || places.is_full()) {
-                    endpoint.idle.borrow_mut().push(upstream);
+                    endpoint.idle.put(upstream);
                 }
             }
         }
@@ -528,24 +556,14 @@ impl Client {
 
     /// Closes pooled connections that are too old, or that the endpoint closed. Every second or so.
     pub(crate) fn sweep(&self, now: Instant) {
-        let settings = &self.shared.settings;
-        let min = self.kept();
+        let (limit, min) = (self.shared.settings.pool_idle, self.kept());
         for endpoint in self.endpoints.borrow().iter() {
-            let mut idle = endpoint.idle.borrow_mut();
-            idle.retain_mut(|one| one.io.is_quiet());
-            if endpoint
-                .places
-                .as_ref()
-                .is_some_and(|places| places.is_waited_for())
-            {
+            let places = endpoint.places.as_ref();
+            if places.is_some_and(|places| places.is_waited_for()) {
                 // Somebody on another worker has more use for their places.
-                idle.clear();
+                endpoint.idle.clear();
             }
-            let fresh = |one: &Upstream| now.duration_since(one.idle_since) < settings.pool_idle;
-            // The oldest stand first.
-            let stale = idle.iter().take_while(|one| !fresh(one)).count();
-            let over = stale.min(idle.len().saturating_sub(min));
-            idle.drain(..over);
+            endpoint.idle.sweep(now, limit, min);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::exchange::{Downstream, Stalls};
 use crate::handle::After;
 use crate::http1::{Framing, Parsed, RequestHead, ResponseHead, Version};
 use crate::identify::Identified;
-use crate::io::{BLOCK, Buffer, Io};
+use crate::io::{BLOCK, Io};
 use crate::respond::{self, Answering, RouteError};
 use crate::routes::Local;
 use crate::stage::on_stage;
@@ -78,9 +78,10 @@ impl Connection {
     fn new(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr), io: Io) -> Box<Self> {
         let mut ends = Ends::new(entrance, who);
         ends.client_cert = io.client_certificate().map(String::into_boxed_str);
+        let worker = entrance.worker();
         Box::new(Self {
             ends,
-            down: Downstream::new(io, entrance.worker().timers.timer()),
+            down: Downstream::new(io, worker.blocks.buffer(), worker.timers.timer()),
         })
     }
 }
@@ -126,12 +127,11 @@ pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr)
     loop {
         let Connection { ends, down } = &mut *connection;
         if down.buffer.is_empty() {
-            down.buffer = Buffer::default();
+            down.buffer.rest();
             // What a fresh connection was made for is most likely here.
             if down.half_closed || !(down.io.is_fresh() || wait(entrance, down).await) {
                 break;
             }
-            down.buffer = worker.blocks.take();
         }
         // A new configuration counts from here on, and stays for the whole of the request.
         let behind = entrance.behind();
@@ -173,12 +173,16 @@ pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr)
             break;
         }
     }
+    let down = &mut connection.down;
     if !polite {
-        linger(&mut connection.down).await;
+        linger(down).await;
+    } else if down.waits_for_end {
+        // Closing alone would do, but take it back if the client sent something all the same.
+        _ = poll_fn(|cx| down.io.poll_shutdown(cx)).await;
     }
 }
 
-/// Waits for the next request, with no buffer and nothing of the router. False: the connection ends.
+/// Waits for the next request, with no block and nothing of the router. False: the connection ends.
 async fn wait(entrance: &Entrance, down: &mut Downstream) -> bool {
     let mut armed = None;
     let readable = loop {
@@ -222,6 +226,7 @@ async fn read_head(local: &Local, down: &mut Downstream, job: &mut Job) -> Head 
                     Err(error) => return Poll::Ready(Head::Bad(RouteError::BadHead(error))),
                     Ok(Parsed::Complete { consumed }) => {
                         down.buffer.consume(consumed);
+                        down.buffer.rest();
                         return Poll::Ready(Head::Complete);
                     }
                     Ok(Parsed::Partial) => {}
@@ -268,7 +273,6 @@ pub(crate) async fn turn_away(
 ) {
     let mut connection = Connection::new(entrance, who, io);
     let Connection { ends, down } = &mut *connection;
-    down.buffer = entrance.worker().blocks.take();
     let behind = entrance.behind();
     refuse_head(&behind.local, ends, down, error).await;
     drop(behind);

@@ -138,7 +138,10 @@ impl Attempts<'_> {
         }
         let mut exchange = Exchange::new_forwarding(down, &mut up, body, all_sent, wrapper);
         let answered = || call.answered(status, success);
-        let end = exchange.forward(framing, reframe, answered).await;
+        let then_ends = after == After::Close;
+        let end = exchange
+            .forward(framing, reframe, then_ends, answered)
+            .await;
         let all_sent = exchange.all_sent();
         drop(load);
         let code = match &end {
@@ -213,8 +216,7 @@ impl Attempts<'_> {
         call.answered(status, facts.success);
         let end = match down.flush().await {
             true => {
-                let blocks = &self.local.worker.blocks;
-                let mut tunnel = Tunnel::new(down, &mut up, blocks, stats);
+                let mut tunnel = Tunnel::new(down, &mut up, stats);
                 tunnel.run(server.tunnel_idle).await
             }
             false => tunnel::End::ClientGone,

@@ -68,6 +68,8 @@ pub(crate) struct Downstream {
     pub(crate) written: usize,
     /// The client sent FIN.
     pub(crate) half_closed: bool,
+    /// What was written last waits for the end, see [`Io::poll_write_last`].
+    pub(crate) waits_for_end: bool,
     pub(crate) stalls: Stalls,
     pub(crate) timer: Timer,
     /// Bytes written to the client, and read from it, for metrics.
@@ -241,13 +243,14 @@ impl RequestBody {
 
 impl Downstream {
     /// A connection of which nothing was read yet.
-    pub(crate) fn new(io: Io, timer: Timer) -> Self {
+    pub(crate) fn new(io: Io, buffer: Buffer, timer: Timer) -> Self {
         Self {
             io,
-            buffer: Buffer::default(),
+            buffer,
             out: Vec::new(),
             written: 0,
             half_closed: false,
+            waits_for_end: false,
             stalls: Stalls::of(&SocketSettings::default()),
             timer,
             sent: 0,
@@ -356,6 +359,8 @@ struct Passing<F> {
     reframe: Reframe,
     /// The client takes nothing at the moment.
     blocked: bool,
+    /// The connection's end follows at once.
+    then_ends: bool,
     /// Who is told before its last piece is written.
     before_last: Option<F>,
     /// Its bytes go around the buffer.
@@ -363,6 +368,11 @@ struct Passing<F> {
 }
 
 impl<F: FnOnce()> Passing<F> {
+    /// Whether nothing is going to follow what was scanned but the connection's end.
+    fn is_last(&self) -> bool {
+        self.then_ends && self.scanner.is_done()
+    }
+
     /// Called before each write.
     fn note_last(&mut self) {
         if self.scanner.is_done()
@@ -506,7 +516,7 @@ impl<'a> Exchange<'a> {
             if self.down.io.watch().is_err() {
                 return Poll::Ready(Err(SendError::Client));
             }
-            self.body.passage = self.down.buffer.passage();
+            self.body.passage = Some(self.down.buffer.passage());
         }
         let (Some(from), Some(to)) = (self.down.io.plain(), self.up.io.plain()) else {
             return Poll::Ready(Ok(()));
@@ -676,11 +686,12 @@ impl<'a> Exchange<'a> {
     }
 
     /// Passes the response on: `down.out` holds its head. `before_last` is called before the last piece is written: what
-    /// it notes is noted before the client has its whole answer.
+    /// it notes is noted before the client has its whole answer. `then_ends`: the client's connection ends when all is written.
     pub(crate) async fn forward(
         &mut self,
         framing: Framing,
         reframe: Reframe,
+        then_ends: bool,
         before_last: impl FnOnce(),
     ) -> Forwarded {
         let mut passing = Passing {
@@ -688,6 +699,7 @@ impl<'a> Exchange<'a> {
             scanned: 0,
             reframe,
             blocked: false,
+            then_ends: then_ends && self.all_sent && self.body.is_complete(),
             before_last: Some(before_last),
             passage: None,
         };
@@ -751,7 +763,16 @@ impl<'a> Exchange<'a> {
                     passing.note_last();
                 }
                 passing.blocked = true;
-                let n = match ready!(self.down.io.poll_write_two(cx, head, body)) {
+                let last = body.is_empty()
+                    && passing.is_last()
+                    && self.wrapper.is_none()
+                    && self.down.io.is_plain();
+                self.down.waits_for_end = last;
+                let wrote = match last {
+                    true => self.down.io.poll_write_last(cx, head),
+                    false => self.down.io.poll_write_two(cx, head, body),
+                };
+                let n = match ready!(wrote) {
                     Ok(n) if n > 0 => n,
                     _ => return Poll::Ready(Forwarded::ClientGone),
                 };
@@ -819,7 +840,7 @@ impl<'a> Exchange<'a> {
             if self.down.io.watch().is_err() {
                 return Poll::Ready(Some(Forwarded::ClientGone));
             }
-            passing.passage = self.up.buffer.passage();
+            passing.passage = Some(self.up.buffer.passage());
         }
         let (Some(from), Some(to)) = (self.up.io.plain(), self.down.io.plain()) else {
             return Poll::Ready(None);

@@ -2,13 +2,15 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use rustix::net::{SendFlags, send};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::kept::Kept;
@@ -54,29 +56,44 @@ impl Io {
         }
     }
 
-    /// Reads behind `buffer`'s end as much as fits. `Ready(Ok(0))`: the peer has finished sending.
+    /// Reads behind `buffer`'s end as much as fits. `Ready(Ok(0))`: the peer has finished sending. Nothing is held for a peer
+    /// that has nothing to say: an empty buffer gets its block with the first bytes.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut Buffer,
     ) -> Poll<io::Result<usize>> {
-        let space = buffer.space();
+        if buffer.is_without_block() && !self.is_fresh() {
+            ready!(self.poll_readable(cx))?;
+        }
+        let read = self.poll_read_into(cx, buffer.space());
+        match &read {
+            Poll::Ready(Ok(n)) => buffer.end += n,
+            // A busy stream keeps its large one.
+            Poll::Pending if buffer.block.len() == BLOCK => buffer.rest(),
+            Poll::Pending | Poll::Ready(Err(_)) => {}
+        }
+        read
+    }
+
+    fn poll_read_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        space: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         debug_assert!(!space.is_empty(), "a read into no space looks like the end");
         if let Some(n) = self.at_once(|mut tcp| tcp.read(space))? {
-            buffer.end += n;
             return Poll::Ready(Ok(n));
         }
-        let n = match self {
-            Self::Fresh(_) => 0,
+        match self {
+            Self::Fresh(_) => Poll::Ready(Ok(0)),
             Self::Plain(tcp) => {
                 let mut into = ReadBuf::new(space);
                 ready!(Pin::new(tcp).poll_read(cx, &mut into))?;
-                into.filled().len()
+                Poll::Ready(Ok(into.filled().len()))
             }
-            Self::Tls(stream) => ready!(stream.poll_read(cx, space))?,
-        };
-        buffer.end += n;
-        Poll::Ready(Ok(n))
+            Self::Tls(stream) => stream.poll_read(cx, space),
+        }
     }
 
     pub(crate) fn poll_write(
@@ -116,6 +133,29 @@ impl Io {
         }
     }
 
+    /// As [`poll_write`](Self::poll_write), for the last bytes before [`poll_shutdown`](Self::poll_shutdown), which is to follow
+    /// at once: they wait for it, so that they and the end are one segment, and wake the peer once. Under TLS they do not.
+    pub(crate) fn poll_write_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(n) = self.at_once(|tcp| send_with_more_to_come(tcp, bytes))? {
+            return Poll::Ready(Ok(n));
+        }
+        let Self::Plain(tcp) = self else {
+            return self.poll_write(cx, bytes);
+        };
+        loop {
+            ready!(tcp.poll_write_ready(cx))?;
+            let sent = tcp.try_io(Interest::WRITABLE, || send_with_more_to_come(&*tcp, bytes));
+            match sent {
+                Err(error) if is_not_yet(&error) => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+
     /// Tells the peer that nothing more comes.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(()) = self.at_once(|tcp| tcp.shutdown(Shutdown::Write))? {
@@ -150,7 +190,12 @@ impl Io {
         }
     }
 
-    /// Its socket, when bytes pass it as they are.
+    /// Whether bytes pass it as they are.
+    pub(crate) fn is_plain(&self) -> bool {
+        !matches!(self, Self::Tls(_))
+    }
+
+    /// Its socket, when bytes pass it as they are and the runtime watches it.
     pub(crate) fn plain(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(tcp) => Some(tcp),
@@ -187,6 +232,10 @@ impl Io {
     }
 }
 
+fn send_with_more_to_come(tcp: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(send(tcp, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+}
+
 /// Whether it may succeed when it is tried again.
 pub(crate) fn is_not_yet(error: &io::Error) -> bool {
     matches!(
@@ -195,14 +244,14 @@ pub(crate) fn is_not_yet(error: &io::Error) -> bool {
     )
 }
 
-/// Bytes between `start` and `end` of a block that is handed from connection to connection.
-#[derive(Debug, Default)]
+/// Bytes between `start` and `end` of a block that is handed from connection to connection. It has none until bytes come.
+#[derive(Debug)]
 pub(crate) struct Buffer {
     block: Box<[u8]>,
     start: usize,
     end: usize,
-    /// Where the block goes back to.
-    pool: Option<Rc<Pool>>,
+    /// Where the block is from, and goes back to.
+    pool: Rc<Pool>,
 }
 
 /// What a connection begins with.
@@ -223,9 +272,16 @@ impl Buffer {
         self.start == self.end
     }
 
-    /// Whether it has no memory, as one that was made by `default`.
-    pub(crate) fn is_without_block(&self) -> bool {
+    fn is_without_block(&self) -> bool {
         self.block.is_empty()
+    }
+
+    /// Gives its block back for as long as there is nothing in it.
+    pub(crate) fn rest(&mut self) {
+        if self.is_empty() {
+            (self.start, self.end) = (0, 0);
+            self.pool.give(std::mem::take(&mut self.block));
+        }
     }
 
     /// The first `n` bytes are done with.
@@ -245,18 +301,20 @@ impl Buffer {
 
     /// Room behind the end; empty when [`Buffer::make_room`] said no.
     fn space(&mut self) -> &mut [u8] {
+        if self.is_without_block() {
+            self.block = self.pool.take(BLOCK);
+        }
         &mut self.block[self.end..]
     }
 
-    /// A way around it for a long body; none for a buffer that was made by `default`.
-    pub(crate) fn passage(&self) -> Option<Passage> {
-        let pool = self.pool.as_ref()?;
-        Some(Passage::new(Rc::clone(&pool.pipes)))
+    /// A way around it for a long body.
+    pub(crate) fn passage(&self) -> Passage {
+        Passage::new(Rc::clone(&self.pool.pipes))
     }
 
     /// Whether there is no room behind the end: the socket may have more.
     pub(crate) fn is_full(&self) -> bool {
-        self.end == self.block.len()
+        !self.is_without_block() && self.end == self.block.len()
     }
 
     /// Makes room behind the end: moves what is there to the front, then takes a larger block, of up to `most` bytes.
@@ -278,34 +336,26 @@ impl Buffer {
     pub(crate) fn widen(&mut self, most: usize) -> bool {
         let size = match self.block.len() {
             length if length >= most => return false,
-            0 => BLOCK.min(most),
+            0 => return true,
             BLOCK if most >= BLOCK_MAX => BLOCK_MAX,
             length => (length * 2).min(most),
         };
-        let mut larger = match &self.pool {
-            Some(pool) => pool.take(size),
-            None => vec![0; size].into_boxed_slice(),
-        };
+        let mut larger = self.pool.take(size);
         let length = self.len();
         larger[..length].copy_from_slice(self.bytes());
         (self.start, self.end) = (0, length);
-        let smaller = std::mem::replace(&mut self.block, larger);
-        if let Some(pool) = &self.pool {
-            pool.give(smaller);
-        }
+        self.pool.give(std::mem::replace(&mut self.block, larger));
         true
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(pool) = &self.pool {
-            pool.give(std::mem::take(&mut self.block));
-        }
+        self.pool.give(std::mem::take(&mut self.block));
     }
 }
 
-/// A worker's unused blocks; an idle connection has none. A buffer that is dropped gives its block back.
+/// A worker's unused blocks; a connection has one only while bytes are in it.
 #[derive(Debug, Default)]
 pub(crate) struct Blocks(Rc<Pool>);
 
@@ -326,17 +376,18 @@ impl Default for Pool {
     }
 }
 
-/// Blocks that are kept for the next connection, and large ones for the next busy stream: 4 and 2 MiB at most.
-const SMALL_KEPT: usize = 128;
+/// Blocks that are kept for the next bytes, and large ones for the next busy stream: 1 and 2 MiB at most.
+const SMALL_KEPT: usize = 32;
 const LARGE_KEPT: usize = 32;
 
 impl Blocks {
-    pub(crate) fn take(&self) -> Buffer {
+    /// An empty buffer of a connection, which has no block yet.
+    pub(crate) fn buffer(&self) -> Buffer {
         Buffer {
-            block: self.0.take(BLOCK),
+            block: Box::default(),
             start: 0,
             end: 0,
-            pool: Some(Rc::clone(&self.0)),
+            pool: Rc::clone(&self.0),
         }
     }
 
@@ -377,7 +428,9 @@ mod tests {
     #[test]
     fn room_is_made_by_moving_then_by_growing_up_to_the_limit() {
         let blocks = Blocks::default();
-        let mut buffer = blocks.take();
+        let mut buffer = blocks.buffer();
+        assert!(buffer.make_room(BLOCK) && !buffer.is_full());
+        assert_eq!(buffer.space().len(), BLOCK);
         buffer.end = BLOCK;
         buffer.consume(10);
         assert!(buffer.make_room(BLOCK));
@@ -390,18 +443,49 @@ mod tests {
         assert!(buffer.is_empty());
     }
 
+    #[tokio::test]
+    async fn a_connection_holds_a_block_only_while_bytes_are_in_it() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap();
+        let there = TcpStream::connect(listener.local_addr().unwrap());
+        let (there, here) = tokio::join!(there, listener.accept());
+        let (there, mut here) = (there.unwrap(), Io::Plain(here.unwrap().0));
+        let blocks = Blocks::default();
+        let mut buffer = blocks.buffer();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut read = |buffer: &mut Buffer| here.poll_read(&mut cx, buffer);
+        assert!(read(&mut buffer).is_pending());
+        assert!(buffer.is_without_block() && blocks.0.small.len() == 0);
+        there.try_write(b"hello").unwrap();
+        while read(&mut buffer).is_pending() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(buffer.bytes(), b"hello");
+        assert!(read(&mut buffer).is_pending());
+        assert_eq!(buffer.bytes(), b"hello", "they are waited with");
+        buffer.consume(5);
+        assert!(read(&mut buffer).is_pending());
+        assert!(buffer.is_without_block() && blocks.0.small.len() == 1);
+    }
+
     #[test]
     fn blocks_go_back_to_their_pool_and_are_used_again() {
         let blocks = Blocks::default();
-        let mut buffer = blocks.take();
+        let counts = || (blocks.0.small.len(), blocks.0.large.len());
+        let mut buffer = blocks.buffer();
+        buffer.space();
         buffer.end = BLOCK;
+        buffer.rest();
+        assert_eq!(buffer.len(), BLOCK, "there is something in it");
         assert!(buffer.make_room(BLOCK_MAX), "a large one");
         drop(buffer);
-        let counts = || (blocks.0.small.len(), blocks.0.large.len());
         assert_eq!(counts(), (1, 1));
-        let again = blocks.take();
+        let mut again = blocks.buffer();
+        assert_eq!(counts(), (1, 1), "nothing is in it yet");
+        again.space();
         assert_eq!(counts(), (0, 1));
-        drop(again);
+        again.rest();
         assert_eq!(counts(), (1, 1));
     }
 }

@@ -2,7 +2,7 @@
 //! and gives it to a worker, `connection` reads its head, `stage` lends it memory (`kept` has what nobody uses now), `handle` walks it through all its steps (**start reading
 //! there**): `context` takes the `l5d-*` and trace headers, `identify` names it (`/svc/web`), `routes` has the name
 //! bound (by `naming`), `prepare` makes the head that goes up, `attempts` has `balance` pick an endpoint, `client` has the
-//! connection to it, `exchange` sends and receives, `classify` judges the answer and `failed` what went wrong, `deliver`
+//! connection to it (`idle` those that wait for their next request), `exchange` sends and receives, `classify` judges the answer and `failed` what went wrong, `deliver`
 //! passes the answer on, `respond` makes answers of errors, `tunnel` is what becomes of an upgrade and of CONNECT. `stats`
 //! and `spans` are what is told about it.
 //!
@@ -29,6 +29,7 @@ mod guard;
 mod handle;
 pub mod http1;
 mod identify;
+mod idle;
 mod io;
 mod kept;
 mod pool;

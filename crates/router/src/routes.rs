@@ -273,7 +273,7 @@ impl Local {
         let client = Rc::new(Client::new(
             self.router.client(id),
             stats,
-            self.worker.index,
+            &self.worker,
         ));
         self.clients
             .borrow_mut()

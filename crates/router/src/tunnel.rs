@@ -7,7 +7,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use dtab::Path;
@@ -19,7 +19,7 @@ use crate::exchange::Downstream;
 use crate::http1::{
     Fields, HeadError, Method, RequestHead, ResponseHead, Version, valid_authority,
 };
-use crate::io::{BLOCK_MAX, Blocks, Buffer};
+use crate::io::{BLOCK_MAX, Buffer};
 use crate::respond::RouteError;
 use crate::settings::ServerSettings;
 use crate::stats::TunnelStats;
@@ -236,7 +236,6 @@ enum Way {
 pub(crate) struct Tunnel<'a> {
     down: &'a mut Downstream,
     up: &'a mut Upstream,
-    blocks: &'a Blocks,
     stats: &'a TunnelStats,
     to_endpoint: Way,
     to_client: Way,
@@ -248,7 +247,6 @@ impl<'a> Tunnel<'a> {
     pub(crate) fn new(
         down: &'a mut Downstream,
         up: &'a mut Upstream,
-        blocks: &'a Blocks,
         stats: &'a TunnelStats,
     ) -> Self {
         // A client may have said all that it has to say before it was answered.
@@ -260,7 +258,6 @@ impl<'a> Tunnel<'a> {
         Self {
             down,
             up,
-            blocks,
             stats,
             to_endpoint,
             to_client: Way::Open,
@@ -318,7 +315,7 @@ impl<'a> Tunnel<'a> {
                     Poll::Ready(Ok(())) => (self.to_endpoint, self.moved) = (Way::Ended, true),
                     Poll::Ready(Err(_)) => return Err(End::EndpointGone),
                 },
-                Way::Open => match fill(cx, &mut *self.down, self.blocks) {
+                Way::Open => match fill(cx, &mut *self.down) {
                     Poll::Pending => return Ok(()),
                     Poll::Ready(Ok(0)) => {
                         self.to_endpoint = Way::Ending;
@@ -352,7 +349,7 @@ impl<'a> Tunnel<'a> {
                     Poll::Ready(Ok(())) => (self.to_client, self.moved) = (Way::Ended, true),
                     Poll::Ready(Err(_)) => return Err(End::ClientGone),
                 },
-                Way::Open => match fill(cx, &mut *self.up, self.blocks) {
+                Way::Open => match fill(cx, &mut *self.up) {
                     Poll::Pending => return Ok(()),
                     Poll::Ready(Ok(0)) => self.to_client = Way::Ending,
                     Poll::Ready(Ok(_)) => {}
@@ -372,16 +369,12 @@ impl Drop for Tunnel<'_> {
 /// A side that bytes are read from.
 trait Side {
     fn buffer(&mut self) -> &mut Buffer;
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;
 }
 
 impl Side for Downstream {
     fn buffer(&mut self) -> &mut Buffer {
         &mut self.buffer
-    }
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_readable(cx)
     }
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.poll_fill(cx, BLOCK_MAX)
@@ -392,23 +385,16 @@ impl Side for Upstream {
     fn buffer(&mut self) -> &mut Buffer {
         &mut self.buffer
     }
-    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_readable(cx)
-    }
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.poll_receive(cx)
     }
 }
 
-/// Reads more into an empty buffer. A side that has nothing to say holds none: it is given one when it has.
-fn fill(cx: &mut Context<'_>, side: &mut impl Side, blocks: &Blocks) -> Poll<io::Result<usize>> {
-    if side.buffer().is_without_block() {
-        ready!(side.poll_readable(cx))?;
-        *side.buffer() = blocks.take();
-    }
+/// Reads more into an empty buffer. A side that has nothing to say holds no memory, however busy it was.
+fn fill(cx: &mut Context<'_>, side: &mut impl Side) -> Poll<io::Result<usize>> {
     let read = side.poll_read(cx);
     match &read {
-        Poll::Pending => *side.buffer() = Buffer::default(),
+        Poll::Pending => side.buffer().rest(),
         // A stream that fills its block gets a larger one.
         Poll::Ready(Ok(_)) if side.buffer().is_full() => _ = side.buffer().widen(BLOCK_MAX),
         Poll::Ready(_) => {}

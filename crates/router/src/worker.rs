@@ -15,6 +15,7 @@ use tokio::task::spawn_local;
 use crate::connection::{Job, serve};
 use crate::ending::{Ending, UnderWay};
 use crate::entrance::Entrance;
+use crate::idle::IdlePools;
 use crate::io::{Blocks, Io};
 use crate::kept::Kept;
 use crate::router::Router;
@@ -30,6 +31,7 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) timers: Rc<Timers>,
     pub(crate) blocks: Blocks,
+    pub(crate) pools: Rc<IdlePools>,
     /// TLS handshakes of clients that are under way.
     pub(crate) crowd: Crowd,
     // Boxed: a job is moved in and out with each request.
@@ -53,6 +55,7 @@ impl Worker {
             index,
             timers: Timers::new(),
             blocks: Blocks::default(),
+            pools: Rc::default(),
             crowd: Crowd::default(),
             jobs: Kept::new(REQUESTS),
             stages: Kept::new(REQUESTS),
@@ -93,6 +96,7 @@ impl Worker {
         self.blocks.tidy();
         self.jobs.tidy();
         self.stages.tidy();
+        self.pools.prune();
     }
 }
 

@@ -7,6 +7,7 @@
 //! `rutter namerd`.
 
 mod access;
+mod memory;
 mod pages;
 mod reload;
 mod reports;
@@ -110,6 +111,7 @@ pub async fn run(
     // Only the first of several in a process gets the recorder; they share it.
     _ = telemetry::metrics::control::install();
     tokio::spawn(telemetry::metrics::control::run_upkeep());
+    tokio::spawn(memory::give_back());
     let identity = Identity {
         node: environment
             .node_name

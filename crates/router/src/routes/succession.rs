@@ -61,7 +61,7 @@ impl Local {
             true => Rc::clone(before),
             false => {
                 let stats = Arc::clone(&before.stats);
-                Rc::new(Client::new(shared, stats, self.worker.index))
+                Rc::new(Client::new(shared, stats, &self.worker))
             }
         };
         self.heirs.borrow_mut().push(Rc::clone(&client));

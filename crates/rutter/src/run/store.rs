@@ -42,6 +42,7 @@ pub async fn run(
     // Only the first of several in a process gets the recorder; they share it.
     _ = telemetry::metrics::control::install();
     tokio::spawn(telemetry::metrics::control::run_upkeep());
+    tokio::spawn(super::memory::give_back());
     let instance = Instance {
         program: "rutter namerd".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,17 +1,18 @@
 //! Zipkin's JSON of version 2 over HTTP, through `opentelemetry-zipkin`'s exporter with a client of ours.
 //!
-//! That exporter (0.33) knows no service name, no remote endpoint, and writes a parent of zeros for a root. So these travel as
-//! attributes, and our client puts them where they belong in the JSON on its way out.
+//! That exporter (0.33) knows no service name, no remote endpoint, and writes a parent of zeros for a root. It makes ids, kind,
+//! name, times and annotations; our client adds the rest from the records themselves on the way out, tags too: as attributes they
+//! would go through a map and through JSON twice.
 #![allow(
     deprecated,
-    reason = "upstream is going to remove this crate; its successor would be our own JSON, about as long as `correct`"
+    reason = "upstream is going to remove this crate; its successor would be our own JSON, a little more than `Completed`"
 )]
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -22,11 +23,12 @@ use hyper_util::rt::TokioExecutor;
 use opentelemetry::trace::{
     Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
-use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry::InstrumentationScope;
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter, SpanLinks};
 use opentelemetry_zipkin::ZipkinExporter;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use super::export::{Carrier, SendError, SetupError};
 use super::{Kind, SpanRecord};
@@ -36,18 +38,22 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// Attributes that are no tags; [`correct`] puts them where they belong.
-const SERVICE: &str = "service.name";
-const LOCAL: &str = "rutter.local";
-const REMOTE: &str = "rutter.remote";
-const ERROR: &str = "rutter.error";
-const DEBUG: &str = "rutter.debug";
+/// Spans on their way, of which the exporter knows a part.
+type Batch = Vec<Arc<SpanRecord>>;
 
 /// A collector that takes Zipkin's JSON.
 pub(super) struct Zipkin {
     exporter: ZipkinExporter,
+    way_out: Arc<WayOut>,
+}
+
+/// What [`Zipkin`] shares with its exporter's client.
+#[derive(Default)]
+struct WayOut {
+    /// What is being sent.
+    batch: Mutex<Batch>,
     /// The status of the last answer.
-    status: Arc<AtomicU16>,
+    status: AtomicU16,
 }
 
 impl Zipkin {
@@ -58,25 +64,26 @@ impl Zipkin {
             false => host.to_owned(),
         };
         let url = format!("http://{host}:{port}/{path}");
-        let status = Arc::new(AtomicU16::new(0));
+        let way_out = Arc::<WayOut>::default();
         let exporter = ZipkinExporter::builder()
-            .with_http_client(CorrectingClient::new(status.clone()))
+            .with_http_client(CompletingClient::new(Arc::clone(&way_out)))
             .with_collector_endpoint(url.clone())
             .build();
         let exporter = exporter.map_err(|error| SetupError {
             url,
             reason: error.to_string(),
         })?;
-        Ok(Self { exporter, status })
+        Ok(Self { exporter, way_out })
     }
 }
 
 impl Carrier for Zipkin {
     async fn send(&mut self, spans: &[Arc<SpanRecord>]) -> Result<(), SendError> {
-        self.status.store(0, Relaxed);
-        let spans = spans.iter().map(|span| span_data(span)).collect();
-        let sent = self.exporter.export(spans).await;
-        sent.map_err(|error| match self.status.load(Relaxed) {
+        let known = spans.iter().map(|span| span_data(span)).collect();
+        self.way_out.status.store(0, Relaxed);
+        self.way_out.give(spans.to_vec());
+        let sent = self.exporter.export(known).await;
+        sent.map_err(|error| match self.way_out.status.load(Relaxed) {
             // Not now, but perhaps later.
             408 | 429 => SendError::Failed(error.to_string()),
             400..500 => SendError::Refused(error.to_string()),
@@ -85,7 +92,17 @@ impl Carrier for Zipkin {
     }
 }
 
-/// A record as OpenTelemetry has it.
+impl WayOut {
+    fn give(&self, batch: Batch) {
+        *self.batch.lock().unwrap_or_else(PoisonError::into_inner) = batch;
+    }
+
+    fn take(&self) -> Batch {
+        std::mem::take(&mut *self.batch.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What OpenTelemetry has of a record, without its tags.
 fn span_data(span: &SpanRecord) -> SpanData {
     let context = &span.context;
     let trace = u128::from(context.trace.high) << 64 | u128::from(context.trace.low);
@@ -114,7 +131,7 @@ fn span_data(span: &SpanRecord) -> SpanData {
         name: span.name.to_string().into(),
         start_time: at(span.start_us),
         end_time: at(span.start_us + span.duration_us.max(1)),
-        attributes: attributes(span),
+        attributes: Vec::new(),
         dropped_attributes_count: 0,
         events,
         links: SpanLinks::default(),
@@ -123,46 +140,27 @@ fn span_data(span: &SpanRecord) -> SpanData {
     }
 }
 
-fn attributes(span: &SpanRecord) -> Vec<KeyValue> {
-    let tags = span.tags.iter();
-    let tags = tags.map(|(key, value)| KeyValue::new(key.clone(), value.to_string()));
-    let local = span
-        .local
-        .map(|addr| KeyValue::new(LOCAL, addr.to_string()));
-    let remote = span
-        .remote
-        .map(|addr| KeyValue::new(REMOTE, addr.to_string()));
-    let error = span.error_tag().map(|text| KeyValue::new(ERROR, text));
-    let debug = span.context.debug.then(|| KeyValue::new(DEBUG, "1"));
-    tags.chain([KeyValue::new(SERVICE, span.service.to_string())])
-        .chain(local)
-        .chain(remote)
-        .chain(error)
-        .chain(debug)
-        .collect()
-}
-
-/// An HTTP client that corrects the JSON it is given.
-struct CorrectingClient {
+/// An HTTP client that completes the JSON it is given.
+struct CompletingClient {
     client: Client<HttpConnector, Full<Bytes>>,
-    status: Arc<AtomicU16>,
+    way_out: Arc<WayOut>,
 }
 
-impl fmt::Debug for CorrectingClient {
+impl fmt::Debug for CompletingClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CorrectingClient")
+        f.write_str("CompletingClient")
     }
 }
 
-impl CorrectingClient {
-    fn new(status: Arc<AtomicU16>) -> Self {
+impl CompletingClient {
+    fn new(way_out: Arc<WayOut>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_LIMIT));
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_LIMIT)
             .build(connector);
-        Self { client, status }
+        Self { client, way_out }
     }
 
     async fn send(
@@ -170,20 +168,16 @@ impl CorrectingClient {
         request: http::Request<Bytes>,
     ) -> Result<http::Response<Bytes>, HttpError> {
         let (head, body) = request.into_parts();
-        let mut spans: Value = serde_json::from_slice(&body)?;
-        for span in spans.as_array_mut().into_iter().flatten() {
-            span.as_object_mut().map(correct);
-        }
-        let body = Full::new(serde_json::to_vec(&spans)?.into());
+        let body = Full::new(completed(&body, &self.way_out.take())?.into());
         let answer = self.client.request(http::Request::from_parts(head, body));
         let (head, body) = answer.await?.into_parts();
-        self.status.store(head.status.as_u16(), Relaxed);
+        self.way_out.status.store(head.status.as_u16(), Relaxed);
         let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
         Ok(http::Response::from_parts(head, body))
     }
 }
 
-impl HttpClient for CorrectingClient {
+impl HttpClient for CompletingClient {
     // As `async_trait` would write it.
     fn send_bytes<'a, 'b>(
         &'a self,
@@ -197,56 +191,115 @@ impl HttpClient for CorrectingClient {
     }
 }
 
-/// Puts the attributes that are no tags where they belong, and takes out what says nothing.
-fn correct(span: &mut Map<String, Value>) {
-    let Some(tags) = span.get_mut("tags").and_then(Value::as_object_mut) else {
-        return;
-    };
-    let mut take = |name| match tags.remove(name) {
-        Some(Value::String(text)) => Some(text),
-        _ => None,
-    };
-    let (service, local, remote) = (take(SERVICE), take(LOCAL), take(REMOTE));
-    let (error, debug) = (take(ERROR), take(DEBUG));
-    take("otel.library.name");
-    if let Some(error) = error {
-        tags.insert("error".into(), error.into());
-    }
-    span.insert("localEndpoint".into(), endpoint(service, local));
-    if remote.is_some() {
-        span.insert("remoteEndpoint".into(), endpoint(None, remote));
-    }
-    // Our spans have ids of their own, so they are never shared with the caller's.
-    span.remove("shared");
-    match debug {
-        Some(_) => span.insert("debug".into(), true.into()),
-        None => span.remove("debug"),
-    };
-    let is =
-        |span: &Map<String, Value>, key, text| span.get(key).and_then(Value::as_str) == Some(text);
-    if is(span, "parentId", "0000000000000000") {
-        span.remove("parentId");
-    }
-    // 64-bit ids as they are written in headers.
-    if let Some(Value::String(trace)) = span.get_mut("traceId")
-        && trace.len() == 32
-        && trace.starts_with("0000000000000000")
-    {
-        trace.drain(..16);
+/// The exporter's JSON with what it does not know of these records, in the same order.
+fn completed(body: &[u8], batch: &[Arc<SpanRecord>]) -> serde_json::Result<Vec<u8>> {
+    let written: Vec<Written<'_>> = serde_json::from_slice(body)?;
+    let both = written.iter().zip(batch);
+    let spans: Vec<_> = both
+        .map(|(written, span)| Completed::new(written, span))
+        .collect();
+    serde_json::to_vec(&spans)
+}
+
+/// What is kept of a span as the exporter writes it. `shared` is not: our spans have ids of their own.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a> {
+    trace_id: &'a str,
+    parent_id: &'a str,
+    id: &'a str,
+    kind: &'a str,
+    #[serde(borrow)]
+    name: &'a RawValue,
+    timestamp: u64,
+    duration: u64,
+    #[serde(borrow)]
+    annotations: &'a RawValue,
+}
+
+/// A span as it is sent.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Completed<'a> {
+    trace_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_id: Option<&'a str>,
+    id: &'a str,
+    kind: &'a str,
+    name: &'a RawValue,
+    timestamp: u64,
+    duration: u64,
+    local_endpoint: Endpoint<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote_endpoint: Option<Endpoint<'a>>,
+    annotations: &'a RawValue,
+    tags: Tags<'a>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    debug: bool,
+}
+
+impl<'a> Completed<'a> {
+    fn new(written: &Written<'a>, span: &'a SpanRecord) -> Self {
+        // 64-bit ids as they are written in headers.
+        let trace_id = match written.trace_id.strip_prefix("0000000000000000") {
+            Some(short) if short.len() == 16 => short,
+            _ => written.trace_id,
+        };
+        Self {
+            trace_id,
+            parent_id: span.context.parent.map(|_| written.parent_id),
+            id: written.id,
+            kind: written.kind,
+            name: written.name,
+            timestamp: written.timestamp,
+            duration: written.duration,
+            local_endpoint: Endpoint::new(Some(&span.service), span.local),
+            remote_endpoint: span.remote.map(|remote| Endpoint::new(None, Some(remote))),
+            annotations: written.annotations,
+            tags: Tags(span),
+            debug: span.context.debug,
+        }
     }
 }
 
-fn endpoint(service: Option<String>, address: Option<String>) -> Value {
-    let mut endpoint = Map::new();
-    if let Some(service) = service {
-        endpoint.insert("serviceName".into(), service.into());
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Endpoint<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ipv4: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ipv6: Option<Ipv6Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+}
+
+impl<'a> Endpoint<'a> {
+    fn new(service_name: Option<&'a str>, addr: Option<SocketAddr>) -> Self {
+        let (ipv4, ipv6) = match addr {
+            None => (None, None),
+            Some(SocketAddr::V4(addr)) => (Some(*addr.ip()), None),
+            Some(SocketAddr::V6(addr)) => (None, Some(*addr.ip())),
+        };
+        Self {
+            service_name,
+            ipv4,
+            ipv6,
+            port: addr.map(|addr| addr.port()),
+        }
     }
-    if let Some(Ok(address)) = address.map(|a| a.parse::<SocketAddr>()) {
-        let key = if address.is_ipv4() { "ipv4" } else { "ipv6" };
-        endpoint.insert(key.into(), json!(address.ip().to_string()));
-        endpoint.insert("port".into(), address.port().into());
+}
+
+/// A record's tags, and what its error is.
+struct Tags<'a>(&'a SpanRecord);
+
+impl Serialize for Tags<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self(span) = self;
+        let tags = span.tags.iter().map(|(key, value)| (&**key, &**value));
+        to.collect_map(tags.chain(span.error_tag().map(|text| ("error", text))))
     }
-    endpoint.into()
 }
 
 #[cfg(test)]

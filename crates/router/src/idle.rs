@@ -1,0 +1,171 @@
+//! Connections to endpoints that wait for their next request. The clients of a worker share them: many names may lead to the
+//! same address, as all do that pass another node's router, and what each of them would keep open alone is seldom used.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use crate::client::Upstream;
+use crate::settings::{ClientSettings, ClientTls};
+
+/// Idle connections to one address.
+#[derive(Default)]
+pub(crate) struct Idle {
+    /// The one that was used last is the last.
+    connections: RefCell<Vec<Upstream>>,
+    swept: Cell<Option<Instant>>,
+}
+
+impl Idle {
+    /// The one that was used last: the others may grow old and be closed.
+    pub(crate) fn take(&self) -> Option<Upstream> {
+        self.connections.borrow_mut().pop()
+    }
+
+    pub(crate) fn put(&self, upstream: Upstream) {
+        self.connections.borrow_mut().push(upstream);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
+    /// Closes all.
+    pub(crate) fn clear(&self) {
+        let gone = self.connections.take();
+        drop(gone);
+    }
+
+    /// Closes those that the endpoint closed, and of those that were not used for `limit` all but `min`. Once for each `now`,
+    /// whoever asks.
+    pub(crate) fn sweep(&self, now: Instant, limit: Duration, min: usize) {
+        if self.swept.replace(Some(now)) == Some(now) {
+            return;
+        }
+        let mut connections = self.connections.borrow_mut();
+        connections.retain_mut(|one| one.io.is_quiet());
+        let fresh = |one: &Upstream| now.duration_since(one.idle_since) < limit;
+        // The oldest stand first.
+        let stale = connections.iter().take_while(|one| !fresh(one)).count();
+        let over = stale.min(connections.len().saturating_sub(min));
+        connections.drain(..over);
+    }
+}
+
+/// A worker's idle connections, by address.
+#[derive(Default)]
+pub(crate) struct IdlePools(RefCell<HashMap<SocketAddr, Vec<(Terms, Weak<Idle>)>>>);
+
+/// What is agreed on a connection: who agrees on the same may use it.
+#[derive(Debug, PartialEq)]
+struct Terms {
+    idle: Duration,
+    life: Option<Duration>,
+    tls: Option<ClientTls>,
+}
+
+impl IdlePools {
+    /// Where a client with these settings finds connections to the address. Where their number is limited each client has its
+    /// own.
+    pub(crate) fn of(&self, addr: SocketAddr, settings: &ClientSettings) -> Rc<Idle> {
+        if settings.pool_max < u32::MAX || settings.pool_min > 0 {
+            return Rc::default();
+        }
+        let terms = Terms {
+            idle: settings.pool_idle,
+            life: settings.session_life,
+            tls: settings.tls.clone(),
+        };
+        let mut all = self.0.borrow_mut();
+        let here = all.entry(addr).or_default();
+        let known = here.iter().find(|(known, _)| *known == terms);
+        if let Some(known) = known.and_then(|(_, idle)| idle.upgrade()) {
+            return known;
+        }
+        let new = Rc::<Idle>::default();
+        here.retain(|(_, idle)| idle.strong_count() > 0);
+        here.push((terms, Rc::downgrade(&new)));
+        new
+    }
+
+    /// Forgets addresses that no client has any more.
+    pub(crate) fn prune(&self) {
+        self.0.borrow_mut().retain(|_, here| {
+            here.retain(|(_, idle)| idle.strong_count() > 0);
+            !here.is_empty()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{ClientPart, PerPath, TlsVersions, Trust};
+
+    fn settings(part: ClientPart) -> ClientSettings {
+        let all = naming::PathMatcher::new("/").unwrap();
+        let per_path = PerPath {
+            entries: vec![(all, part)],
+        };
+        per_path.resolve(&"/x".parse().unwrap())
+    }
+
+    #[test]
+    fn clients_share_what_they_agree_on() {
+        let pools = IdlePools::default();
+        let (here, there) = (([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], 80).into());
+        let usual = || settings(ClientPart::default());
+        let one = pools.of(here, &usual());
+        assert!(Rc::ptr_eq(&one, &pools.of(here, &usual())));
+        assert!(!Rc::ptr_eq(&one, &pools.of(there, &usual())));
+        let limit = Some(Duration::from_secs(9));
+        let tls = ClientTls {
+            enabled: true,
+            name: None,
+            trust: Trust::Anything,
+            identity: None,
+            versions: TlsVersions::default(),
+        };
+        let others = [
+            ClientPart {
+                pool_idle: limit,
+                ..ClientPart::default()
+            },
+            ClientPart {
+                session_life: limit,
+                ..ClientPart::default()
+            },
+            ClientPart {
+                tls: Some(tls.clone()),
+                ..ClientPart::default()
+            },
+        ];
+        for part in others {
+            let other = settings(part);
+            let idle = pools.of(here, &other);
+            assert!(!Rc::ptr_eq(&one, &idle), "{other:?}");
+            assert!(Rc::ptr_eq(&idle, &pools.of(here, &other)), "{other:?}");
+        }
+        for limited in [
+            ClientPart {
+                pool_max: Some(3),
+                ..ClientPart::default()
+            },
+            ClientPart {
+                pool_min: Some(1),
+                ..ClientPart::default()
+            },
+        ] {
+            let limited = settings(limited);
+            let idle = pools.of(here, &limited);
+            assert!(!Rc::ptr_eq(&idle, &pools.of(here, &limited)));
+        }
+        pools.prune();
+        assert_eq!(pools.0.borrow().len(), 1, "that of `one`");
+        drop(one);
+        pools.prune();
+        assert!(pools.0.borrow().is_empty());
+    }
+}
