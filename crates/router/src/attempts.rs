@@ -286,11 +286,7 @@ impl<'a> Attempts<'a> {
         endpoint: Rc<Endpoint>,
     ) -> Result<Sent, (Failed, Rc<Endpoint>)> {
         let addr = endpoint.shared.addr;
-        let mut load = Load::enter(
-            Rc::clone(&endpoint),
-            self.client.worker(),
-            attempt.began,
-        );
+        let mut load = Load::enter(Rc::clone(&endpoint), self.client.worker(), attempt.began);
         if load.probe {
             self.client.stats.probes.incr();
         }

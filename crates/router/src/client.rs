@@ -283,11 +283,7 @@ fn watch_for_death(socket: &TcpSocket) -> io::Result<()> {
 }
 
 impl Client {
-    pub(crate) fn new(
-        shared: Arc<ClientShared>,
-        stats: Arc<ClientStats>,
-        worker: &Worker,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<ClientShared>, stats: Arc<ClientStats>, worker: &Worker) -> Self {
         let seed = fastrand::u64(..);
         let kind = shared.settings.balancer.clone();
         let picker = Picker::new(kind, seed, shared.order, Instant::now());

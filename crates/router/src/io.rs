@@ -445,9 +445,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_holds_a_block_only_while_bytes_are_in_it() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let there = TcpStream::connect(listener.local_addr().unwrap());
         let (there, here) = tokio::join!(there, listener.accept());
         let (there, mut here) = (there.unwrap(), Io::Plain(here.unwrap().0));

@@ -270,11 +270,7 @@ impl Local {
             .reporting
             .registry
             .register(scope, Arc::clone(&stats) as _);
-        let client = Rc::new(Client::new(
-            self.router.client(id),
-            stats,
-            &self.worker,
-        ));
+        let client = Rc::new(Client::new(self.router.client(id), stats, &self.worker));
         self.clients
             .borrow_mut()
             .insert(id.clone(), Rc::clone(&client));
