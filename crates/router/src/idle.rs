@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use crate::client::Upstream;
 use crate::settings::{ClientSettings, ClientTls};
 
+/// So many have room where there were more before.
+const ROOM: usize = 16;
+
 /// Idle connections to one address.
 #[derive(Default)]
 pub(crate) struct Idle {
@@ -51,14 +54,22 @@ impl Idle {
         let stale = connections.iter().take_while(|one| !fresh(one)).count();
         let over = stale.min(connections.len().saturating_sub(min));
         connections.drain(..over);
+        // After many at once its memory goes back.
+        let room = ROOM.max(2 * connections.len());
+        if connections.capacity() > 2 * room {
+            connections.shrink_to(room);
+        }
     }
 }
 
 /// A worker's idle connections, by address.
 #[derive(Default)]
-pub(crate) struct IdlePools(RefCell<HashMap<SocketAddr, Vec<(Terms, Weak<Idle>)>>>);
+pub(crate) struct IdlePools(RefCell<HashMap<SocketAddr, Vec<Agreed>>>);
 
-/// What is agreed on a connection: who agrees on the same may use it.
+/// Who agrees on these terms finds connections there.
+type Agreed = (Terms, Weak<Idle>);
+
+/// What a client's settings say about its connections.
 #[derive(Debug, PartialEq)]
 struct Terms {
     idle: Duration,

@@ -37,6 +37,13 @@ struct Place {
     entry: Rc<Entry>,
 }
 
+impl Place {
+    /// Whether its timer still is, and has not been placed anew.
+    fn counts(&self) -> bool {
+        self.entry.placed.get() == self.at && Rc::strong_count(&self.entry) > 1
+    }
+}
+
 impl PartialEq for Place {
     fn eq(&self, other: &Self) -> bool {
         self.at == other.at
@@ -110,13 +117,20 @@ impl Timers {
         }));
         if heap.len() > 64 + STALE * self.alive.get() {
             // A connection that ends leaves its idle time behind: minutes, with many connections a second.
-            heap.retain(|Reverse(place)| {
-                place.entry.placed.get() == place.at && Rc::strong_count(&place.entry) > 1
-            });
+            heap.retain(|Reverse(place)| place.counts());
         }
         drop(heap);
         if at < self.next.get() {
             self.earlier.notify_one();
+        }
+    }
+
+    /// Drops what connections that have ended left behind, if that is most of it. Every now and then.
+    pub(crate) fn tidy(&self) {
+        let mut heap = self.heap.borrow_mut();
+        if heap.len() > 64 + 2 * self.alive.get() {
+            heap.retain(|Reverse(place)| place.counts());
+            heap.shrink_to_fit();
         }
     }
 
@@ -281,6 +295,24 @@ mod tests {
                         && Rc::ptr_eq(&place.entry, &timer.entry))
             );
         }
+    }
+
+    #[test]
+    fn what_many_connections_at_once_left_behind_is_tidied_up() {
+        let timers = Timers::new();
+        let all: Vec<_> = (0..5000).map(|_| timers.timer()).collect();
+        for timer in &all {
+            timer.arm_in(Duration::from_secs(600));
+        }
+        timers.tidy();
+        assert_eq!(timers.heap.borrow().len(), 5000, "all of them count");
+        drop(all);
+        let one = timers.timer();
+        one.arm_in(Duration::from_secs(600));
+        timers.tidy();
+        let heap = timers.heap.borrow();
+        assert_eq!(heap.len(), 1);
+        assert!(heap.capacity() < 64, "{}", heap.capacity());
     }
 
     #[test]

@@ -96,6 +96,7 @@ impl Worker {
         self.blocks.tidy();
         self.jobs.tidy();
         self.stages.tidy();
+        self.timers.tidy();
         self.pools.prune();
     }
 }
