@@ -112,7 +112,7 @@ def memory(start, authority, count, row):
     row(f"an idle connection, of {count:,}", (pss(router) - before) / count, PLAIN_KIB, " KiB")
     for stream in resting:
         stream.close()
-    before = pss(router)
+    # They are closed, but what they needed has not gone back yet: it is none of what was there before.
     load = threading.Thread(target=compare.client, args=(compare.lg("--conns", count), port, 30 * count))
     load.start()
     most = 0
