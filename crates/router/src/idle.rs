@@ -8,10 +8,8 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::client::Upstream;
+use crate::kept::less_room;
 use crate::settings::{ClientSettings, ClientTls};
-
-/// So many have room where there were more before.
-const ROOM: usize = 16;
 
 /// Idle connections to one address.
 #[derive(Default)]
@@ -37,8 +35,7 @@ impl Idle {
 
     /// Closes all.
     pub(crate) fn clear(&self) {
-        let gone = self.connections.take();
-        drop(gone);
+        drop(self.connections.take());
     }
 
     /// Closes those that the endpoint closed, and of those that were not used for `limit` all but `min`. Once for each `now`,
@@ -54,9 +51,7 @@ impl Idle {
         let stale = connections.iter().take_while(|one| !fresh(one)).count();
         let over = stale.min(connections.len().saturating_sub(min));
         connections.drain(..over);
-        // After many at once its memory goes back.
-        let room = ROOM.max(2 * connections.len());
-        if connections.capacity() > 2 * room {
+        if let Some(room) = less_room(connections.len(), connections.capacity()) {
             connections.shrink_to(room);
         }
     }
@@ -91,12 +86,12 @@ impl IdlePools {
         };
         let mut all = self.0.borrow_mut();
         let here = all.entry(addr).or_default();
+        here.retain(is_used);
         let known = here.iter().find(|(known, _)| *known == terms);
         if let Some(known) = known.and_then(|(_, idle)| idle.upgrade()) {
             return known;
         }
         let new = Rc::<Idle>::default();
-        here.retain(|(_, idle)| idle.strong_count() > 0);
         here.push((terms, Rc::downgrade(&new)));
         new
     }
@@ -104,30 +99,26 @@ impl IdlePools {
     /// Forgets addresses that no client has any more.
     pub(crate) fn prune(&self) {
         self.0.borrow_mut().retain(|_, here| {
-            here.retain(|(_, idle)| idle.strong_count() > 0);
+            here.retain(is_used);
             !here.is_empty()
         });
     }
 }
 
+fn is_used((_, idle): &Agreed) -> bool {
+    idle.strong_count() > 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{ClientPart, PerPath, TlsVersions, Trust};
-
-    fn settings(part: ClientPart) -> ClientSettings {
-        let all = naming::PathMatcher::new("/").unwrap();
-        let per_path = PerPath {
-            entries: vec![(all, part)],
-        };
-        per_path.resolve(&"/x".parse().unwrap())
-    }
+    use crate::settings::{ClientPart, TlsVersions, Trust};
 
     #[test]
     fn clients_share_what_they_agree_on() {
         let pools = IdlePools::default();
         let (here, there) = (([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], 80).into());
-        let usual = || settings(ClientPart::default());
+        let usual = || ClientPart::default().alone();
         let one = pools.of(here, &usual());
         assert!(Rc::ptr_eq(&one, &pools.of(here, &usual())));
         assert!(!Rc::ptr_eq(&one, &pools.of(there, &usual())));
@@ -154,7 +145,7 @@ mod tests {
             },
         ];
         for part in others {
-            let other = settings(part);
+            let other = part.alone();
             let idle = pools.of(here, &other);
             assert!(!Rc::ptr_eq(&one, &idle), "{other:?}");
             assert!(Rc::ptr_eq(&idle, &pools.of(here, &other)), "{other:?}");
@@ -169,7 +160,7 @@ mod tests {
                 ..ClientPart::default()
             },
         ] {
-            let limited = settings(limited);
+            let limited = limited.alone();
             let idle = pools.of(here, &limited);
             assert!(!Rc::ptr_eq(&idle, &pools.of(here, &limited)));
         }

@@ -53,6 +53,15 @@ impl<T> Kept<T> {
     }
 }
 
+/// The room that a list of this length is to have, when it has far more: after a burst its memory goes back.
+pub(crate) fn less_room(length: usize, capacity: usize) -> Option<usize> {
+    let room = ROOM.max(2 * length);
+    (capacity > 2 * room).then_some(room)
+}
+
+/// So much is no matter.
+const ROOM: usize = 16;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -111,7 +111,7 @@ impl Drop for Waiting<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{ClientPart, PerPath};
+    use crate::settings::ClientPart;
 
     fn settings(most: Option<u32>, waiting: Option<u32>) -> ClientSettings {
         let part = ClientPart {
@@ -119,11 +119,7 @@ mod tests {
             pool_waiters: waiting,
             ..ClientPart::default()
         };
-        let all = naming::PathMatcher::new("/").unwrap();
-        let per_path = PerPath {
-            entries: vec![(all, part)],
-        };
-        per_path.resolve(&"/x".parse().unwrap())
+        part.alone()
     }
 
     #[test]

@@ -370,6 +370,16 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Ours: below the keep-alive of the servers that are common behind a router.
 pub const POOL_IDLE: Duration = Duration::from_secs(4);
 
+#[cfg(test)]
+impl ClientPart {
+    /// The settings of every client, where this is all that is configured.
+    pub(crate) fn alone(self) -> ClientSettings {
+        let all = PathMatcher::new("/").unwrap();
+        let entries = vec![(all, self)];
+        PerPath { entries }.resolve(&"/x".parse().unwrap())
+    }
+}
+
 impl PerPath<ClientPart> {
     /// The settings for a bound name, of all the entries that match `id`.
     pub fn resolve(&self, id: &Path) -> ClientSettings {

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::kept::less_room;
+
 /// Deadlines are met this late at the most.
 const GRAIN: Duration = Duration::from_millis(2);
 /// The heap is cleared of places that count no more when there are so many for each timer, and a few.
@@ -131,8 +133,7 @@ impl Timers {
         if heap.len() > 64 + 2 * self.alive.get() {
             heap.retain(|Reverse(place)| place.counts());
         }
-        let room = 64.max(2 * heap.len());
-        if heap.capacity() > 2 * room {
+        if let Some(room) = less_room(heap.len(), heap.capacity()) {
             heap.shrink_to(room);
         }
     }

@@ -12,3 +12,10 @@ pub mod log;
 pub mod metrics;
 pub mod span;
 pub mod trace;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks what is sound between any two statements, so that a panic elsewhere spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use super::Scope;
 use super::collect::{Collector, Item, Name, Source, Unit, Value, Wanted};
 use crate::cells::Histo;
+use crate::lock;
 
 /// As Linkerd's `histogramSnapshotInterval`.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
@@ -122,10 +123,6 @@ pub(super) struct Reading {
     pub(super) items: Vec<Item>,
     /// Summaries of the last minute.
     pub(super) stats: Vec<(Box<str>, Unit, Histo)>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Registry {

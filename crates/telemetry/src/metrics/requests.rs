@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use super::{Collector, Source, Unit};
 use crate::cells::{Cell, Gauge, Histogram};
 use crate::code::Code;
+use crate::lock;
 
 /// How a request, or an attempt of it, ended.
 #[derive(Debug, Clone, Copy)]
@@ -119,10 +120,7 @@ impl Requests {
             (None, Some(code)) => Cow::Borrowed(code.as_str()),
             (None, None) => Cow::Borrowed("failure"),
         };
-        let mut exceptions = self
-            .exceptions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut exceptions = lock(&self.exceptions);
         match exceptions.get_mut(name.as_ref()) {
             Some(n) => *n += 1,
             None => {
@@ -195,11 +193,7 @@ impl Source for Requests {
         for time in self.statuses.iter().flat_map(|statuses| statuses.times()) {
             out.stat(LATENCY, Unit::Millis, time);
         }
-        let exceptions = self
-            .exceptions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let exceptions = lock(&self.exceptions).clone();
         for (name, n) in exceptions {
             out.counter(&format!("failures/{name}"), n);
         }

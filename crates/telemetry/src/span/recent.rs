@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
 use super::{Kind, Sink, SpanRecord};
 use crate::code::Code;
+use crate::lock;
 
 /// Attempts whose request has not ended yet are kept, but not more than these.
 const OPEN_ATTEMPTS: usize = 1_000;
@@ -69,14 +70,14 @@ impl Recent {
 
     /// The requests kept, newest first.
     pub fn requests(&self) -> Vec<RecentRequest> {
-        let ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ring = lock(&self.0);
         ring.requests.iter().rev().cloned().collect()
     }
 }
 
 impl Sink for Recent {
     fn offer(&self, span: &Arc<SpanRecord>) {
-        let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = lock(&self.0);
         match span.kind {
             Kind::Client => {
                 ring.attempts.push_back(span.clone());

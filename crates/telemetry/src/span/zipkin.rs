@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -32,6 +32,7 @@ use serde_json::value::RawValue;
 
 use super::export::{Carrier, SendError, SetupError};
 use super::{Kind, SpanRecord};
+use crate::lock;
 
 const PATH: &str = "/api/v2/spans";
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -94,11 +95,11 @@ impl Carrier for Zipkin {
 
 impl WayOut {
     fn give(&self, batch: Batch) {
-        *self.batch.lock().unwrap_or_else(PoisonError::into_inner) = batch;
+        *lock(&self.batch) = batch;
     }
 
     fn take(&self) -> Batch {
-        std::mem::take(&mut *self.batch.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.batch))
     }
 }
 
