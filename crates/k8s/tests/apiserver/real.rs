@@ -1,7 +1,7 @@
 //! A real kube-apiserver with etcd and the controllers that make EndpointSlices, and what tests do with it.
 
 use std::path::{Path as File, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use dtab::{NameTree, Path};
@@ -27,6 +27,30 @@ pub(crate) fn wanted(test: &str) -> bool {
     wanted
 }
 
+/// Whether this process runs `test` and nothing else, as what measures memory needs: what tests before it left behind
+/// decides how much an allocator takes anew. If not, such a process is run, and what it found is found here.
+pub(crate) async fn alone<T>(_test: T) -> bool {
+    const ALONE: &str = "RUTTER_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let _turn = turn(AT_ONCE).await;
+    let (_, test) = std::any::type_name::<T>().split_once("::").unwrap();
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, "1")
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(
+        run.status.success() && said.contains("1 passed"),
+        "{test} alone ended with {}: {said}",
+        run.status
+    );
+    false
+}
+
 /// A number from the environment, for what is short by default and long by hand.
 pub(crate) fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
@@ -40,6 +64,11 @@ pub(crate) struct Real {
 
 /// So many API servers at a time: they are heavy to start, and most tests wait most of their time.
 const AT_ONCE: u32 = 4;
+
+async fn turn(share: u32) -> SemaphorePermit<'static> {
+    static TURN: Semaphore = Semaphore::const_new(AT_ONCE as usize);
+    TURN.acquire_many(share).await.expect("it is never closed")
+}
 
 impl Drop for Real {
     fn drop(&mut self) {
@@ -73,8 +102,7 @@ impl Real {
     }
 
     async fn when(share: u32) -> Self {
-        static TURN: Semaphore = Semaphore::const_new(AT_ONCE as usize);
-        let turn = TURN.acquire_many(share).await.expect("it is never closed");
+        let turn = turn(share).await;
         let dir = tempfile::tempdir().unwrap();
         script("up.sh", dir.path(), None);
         _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use crate::proxies::{Between, Forgetful, Lie, Toxic};
-use crate::real::{LONG, Real, ips, setting, until, wanted};
+use crate::real::{LONG, Real, alone, ips, setting, until, wanted};
 
 /// Names over a namer, as a router has them.
 pub(crate) fn names(namer: &Arc<ServiceNamer>, dtab: &str, idle: Duration) -> Arc<Names> {
@@ -456,7 +456,9 @@ async fn a_watch_that_doubles_swaps_and_loses_events_ends_in_the_true_state() {
 /// F05, lists.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_list_over_a_slow_line_is_taken_whole_and_in_bounded_memory() {
-    if !wanted("a_large_list_over_a_slow_line") {
+    if !wanted("a_large_list_over_a_slow_line")
+        || !alone(a_large_list_over_a_slow_line_is_taken_whole_and_in_bounded_memory).await
+    {
         return;
     }
     let real = Real::start().await;
@@ -644,7 +646,9 @@ async fn an_address_that_another_service_got_is_refused_by_the_router_on_its_nod
 /// F33.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_million_unknown_names_cost_the_api_server_nothing() {
-    if !wanted("a_million_unknown_names") {
+    if !wanted("a_million_unknown_names")
+        || !alone(a_million_unknown_names_cost_the_api_server_nothing).await
+    {
         return;
     }
     let real = Real::start().await;
