@@ -20,14 +20,15 @@ pub(crate) enum Status {
 
 /// The record of one endpoint.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Health {
-    start: Instant,
-    /// Some failure has not been made up for: successes must be written too.
-    troubled: AtomicBool,
     /// Dead until then, in ms since `start`; 0: alive.
     dead_until: AtomicU64,
+    /// Some failure has not been made up for: successes must be written too.
+    troubled: AtomicBool,
     /// The one request that probes is under way.
     probing: AtomicBool,
+    start: Instant,
     record: Mutex<Record>,
 }
 
@@ -54,10 +55,10 @@ pub(crate) enum Change {
 impl Health {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
-            start: now,
-            troubled: AtomicBool::new(false),
             dead_until: AtomicU64::new(0),
+            troubled: AtomicBool::new(false),
             probing: AtomicBool::new(false),
+            start: now,
             record: Mutex::new(Record {
                 in_a_row: 0,
                 rate: 1.0,

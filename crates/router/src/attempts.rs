@@ -84,7 +84,7 @@ pub(crate) struct Load {
 
 impl Load {
     fn enter(endpoint: Rc<Endpoint>, worker: usize, now: Instant) -> Self {
-        endpoint.shared.enter(worker);
+        endpoint.shared.lanes.enter(worker);
         let probe = endpoint.shared.health.begin(now);
         Self {
             endpoint,
@@ -98,7 +98,7 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         let endpoint = &self.endpoint.shared;
-        endpoint.leave(self.worker);
+        endpoint.lanes.leave(self.worker);
         if !self.judged {
             endpoint.health.forget(self.probe);
         }
@@ -118,7 +118,7 @@ impl<'a> Attempts<'a> {
         let To::Client { client, pair, .. } = &branch.to else {
             unreachable!("attempts are made of branches with a client")
         };
-        let service = route.service.shared.settings.total_timeout;
+        let service = route.service.settings.total_timeout;
         let server = local.router.settings.servers[ends.server].timeout;
         let all = service.map(|limit| {
             (
@@ -181,7 +181,7 @@ impl<'a> Attempts<'a> {
         call: &mut Call<'_>,
     ) -> Result<After, RouteError> {
         let method = job.request.known_method();
-        let classifier = self.route.service.shared.settings.classifier;
+        let classifier = self.route.service.settings.classifier;
         let base = job.up.len();
         // Only a body that is wholly kept for its Content-Length's sake may be repeated after it was sent.
         let keeps = match job.request.framing() {
@@ -201,13 +201,13 @@ impl<'a> Attempts<'a> {
                 let until = endpoint.shared.health.ejected_until();
                 self.ejected = until.filter(|until| *until > now);
             }
-            let attempt = call.attempt();
+            let attempt = call.attempt(now);
             job.up.truncate(base);
             self.finish_head(job, &attempt);
-            self.client.stats.requests.begin();
-            self.pair.requests.begin();
+            self.pair.attempts.begin();
             let result = self.attempt(down, job, body, &attempt, endpoint).await;
-            let waited = attempt.began.elapsed();
+            let ended = Instant::now();
+            let waited = ended.duration_since(attempt.began);
             match result {
                 Ok(mut sent) => {
                     let status = job.response.status();
@@ -217,13 +217,13 @@ impl<'a> Attempts<'a> {
                     let elsewhere = error.is_some_and(says_unsent) && self.may_go_elsewhere();
                     let says_so = elsewhere || job.response.get("l5d-retryable") == Some(b"true");
                     let verdict = classifier.response(method, status, says_so);
+                    let success = verdict == Verdict::Success;
                     if routers_own {
                         sent.load.judged = false;
                     } else {
-                        self.judge(&mut sent.load, verdict == Verdict::Success, waited);
+                        self.judge(&mut sent.load, success, attempt.began, ended);
                     }
-                    let success = verdict == Verdict::Success;
-                    self.count(&attempt, status, success);
+                    self.count(status, success, waited);
                     if verdict == Verdict::Retryable
                         && keeps
                         && body.can_be_sent_again()
@@ -309,7 +309,7 @@ impl<'a> Attempts<'a> {
                     let crowded = matches!(error, ConnectError::NoPlace(_));
                     if !crowded {
                         // That many requests are under way to it is no fault of the endpoint.
-                        self.judge_connect(&mut load, attempt.began.elapsed());
+                        self.judge_connect(&mut load, attempt.began);
                     }
                     // A handshake that takes too long has taken the time of further ones.
                     let slow = matches!(&error, ConnectError::Tls(failure) if failure.check == TlsCheck::Slow);
@@ -358,7 +358,7 @@ impl<'a> Attempts<'a> {
                 let (mut failed, at_fault) = self.attempt_error(error, addr, deadline);
                 failed.again |= stale && job.request.known_method().is_safe();
                 if at_fault && !stale {
-                    self.judge(&mut load, false, attempt.began.elapsed());
+                    self.judge(&mut load, false, attempt.began, Instant::now());
                 }
                 Err((failed, endpoint))
             }
@@ -367,7 +367,7 @@ impl<'a> Attempts<'a> {
 
     /// The sooner of the attempt's and the whole request's deadline, with what to say when it passes.
     fn deadline(&self, attempt: &Attempt) -> Option<(Instant, Duration, &'static str)> {
-        let one = self.client.shared.settings.attempt_timeout;
+        let one = self.client.settings.attempt_timeout;
         let one = one.map(|limit| {
             (
                 attempt.began + limit,
@@ -420,32 +420,42 @@ impl<'a> Attempts<'a> {
     }
 
     /// Tells ejection that there was no connection: with `failFast` once is enough.
-    fn judge_connect(&self, load: &mut Load, waited: Duration) {
-        let settings = &self.client.shared.settings;
+    fn judge_connect(&self, load: &mut Load, began: Instant) {
+        let now = Instant::now();
+        let settings = &self.client.settings;
         match settings.fail_fast {
-            true => self.judge_by(&Accrual::fail_fast(), load, false, waited),
-            false => self.judge(load, false, waited),
+            true => self.judge_by(&Accrual::fail_fast(), load, false, began, now),
+            false => self.judge(load, false, began, now),
         }
     }
 
-    /// Tells balancer and ejection how the attempt went.
-    fn judge(&self, load: &mut Load, success: bool, waited: Duration) {
-        self.judge_by(&self.client.shared.settings.accrual, load, success, waited);
+    /// Tells balancer and ejection how the attempt went that ended `now`.
+    fn judge(&self, load: &mut Load, success: bool, began: Instant, now: Instant) {
+        self.judge_by(&self.client.settings.accrual, load, success, began, now);
     }
 
-    fn judge_by(&self, policy: &Accrual, load: &mut Load, success: bool, waited: Duration) {
+    fn judge_by(
+        &self,
+        policy: &Accrual,
+        load: &mut Load,
+        success: bool,
+        began: Instant,
+        now: Instant,
+    ) {
         load.judged = true;
-        let now = Instant::now();
-        let settings = &self.client.shared.settings;
+        let settings = &self.client.settings;
         let health = &load.endpoint.shared.health;
         let change = match success {
             true => health.success(policy, load.probe, now),
             false => health.failure(policy, load.probe, now),
         };
         if let Balancer::Ewma { decay } = settings.balancer {
-            load.endpoint
-                .shared
-                .observe(load.worker, waited, self.local.worker.micros(now), decay);
+            load.endpoint.shared.lanes.observe(
+                load.worker,
+                now.duration_since(began),
+                self.local.worker.micros(now),
+                decay,
+            );
         }
         match change {
             Change::None => {}
@@ -492,7 +502,7 @@ impl<'a> Attempts<'a> {
     fn may_retry(&mut self) -> bool {
         let now = Instant::now();
         let service = &self.route.service;
-        if self.retries >= service.shared.settings.max_retries
+        if self.retries >= service.settings.max_retries
             || self.total.is_some_and(|(at, ..)| at <= now)
         {
             return false;
@@ -510,7 +520,7 @@ impl<'a> Attempts<'a> {
 
     /// Waits before a repeat; the client may go away meanwhile.
     async fn back_off(&mut self, down: &mut Downstream) -> Result<(), RouteError> {
-        let wait = self.waits.next(&self.route.service.shared.settings.backoff);
+        let wait = self.waits.next(&self.route.service.settings.backoff);
         if wait.is_zero() {
             return Ok(());
         }
@@ -560,19 +570,18 @@ impl<'a> Attempts<'a> {
     }
 
     /// Counts an attempt that was answered.
-    fn count(&self, attempt: &Attempt, status: u16, success: bool) {
+    fn count(&self, status: u16, success: bool, waited: Duration) {
         self.counted(&telemetry::metrics::Outcome {
             status: Some(status),
             success,
             code: None,
             exception: None,
-            latency_us: attempt.began.elapsed().as_micros() as u64,
+            latency_us: waited.as_micros() as u64,
         });
     }
 
     fn counted(&self, outcome: &telemetry::metrics::Outcome<'_>) {
-        self.client.stats.requests.end(outcome);
-        self.pair.requests.end(outcome);
+        self.pair.attempts.end(outcome);
     }
 
     fn record_failure(
@@ -630,11 +639,11 @@ mod tests {
         let seen = || (Arc::strong_count(&shared), format!("{:?}", shared.health));
         let before = seen();
         let mut load = Load::enter(Rc::clone(&endpoint), 1, now);
-        assert_eq!((shared.load(), seen()), (1, before.clone()));
+        assert_eq!((shared.lanes.load(), seen()), (1, before.clone()));
         let change = shared.health.success(&Accrual::default(), load.probe, now);
         assert!(matches!(change, Change::None));
         load.judged = true;
         drop(load);
-        assert_eq!((shared.load(), seen()), (0, before));
+        assert_eq!((shared.lanes.load(), seen()), (0, before));
     }
 }

@@ -15,11 +15,17 @@ use crate::settings::Balancer;
 
 /// What all workers know of one endpoint of one bound name. It outlives updates that keep the address.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Shared {
+    // What each request to it reads is one cache line.
     pub(crate) addr: SocketAddr,
+    pub(crate) lanes: Lanes,
     pub(crate) health: Health,
-    workers: Box<[Lane]>,
 }
+
+/// What each worker has under way at an endpoint, and how long answers took it.
+#[derive(Clone, Debug)]
+pub(crate) struct Lanes(Arc<[Lane]>);
 
 /// One worker's share, alone in its cache lines.
 #[derive(Debug, Default)]
@@ -33,17 +39,18 @@ struct Lane {
 
 impl Shared {
     pub(crate) fn new(addr: SocketAddr, workers: usize, now: Instant) -> Arc<Self> {
-        let workers = (0..workers).map(|_| Lane::default()).collect();
         Arc::new(Self {
             addr,
+            lanes: Lanes((0..workers).map(|_| Lane::default()).collect()),
             health: Health::new(now),
-            workers,
         })
     }
+}
 
+impl Lanes {
     /// Requests under way, over all workers.
     pub(crate) fn load(&self) -> u32 {
-        self.workers
+        self.0
             .iter()
             .map(|lane| lane.in_flight.load(Ordering::Relaxed))
             .sum()
@@ -51,13 +58,13 @@ impl Shared {
 
     /// One more under way on `worker`; only that worker's thread calls this.
     pub(crate) fn enter(&self, worker: usize) {
-        let cell = &self.workers[worker].in_flight;
+        let cell = &self.0[worker].in_flight;
         cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// One less under way on `worker`.
     pub(crate) fn leave(&self, worker: usize) {
-        let cell = &self.workers[worker].in_flight;
+        let cell = &self.0[worker].in_flight;
         cell.store(
             cell.load(Ordering::Relaxed).saturating_sub(1),
             Ordering::Relaxed,
@@ -66,7 +73,7 @@ impl Shared {
 
     /// Takes in a latency; a rise counts at once, a fall decays.
     pub(crate) fn observe(&self, worker: usize, latency: Duration, at_us: u64, decay: Duration) {
-        let lane = &self.workers[worker];
+        let lane = &self.0[worker];
         let sample = latency.as_secs_f64() * 1e6;
         let old = lane.decayed(at_us, decay);
         let new = if sample > old {
@@ -80,7 +87,7 @@ impl Shared {
 
     /// Peak EWMA latency in µs, the worst of the workers that measured one lately.
     fn latency(&self, at_us: u64, decay: Duration) -> f64 {
-        self.workers
+        self.0
             .iter()
             .map(|lane| lane.decayed(at_us, decay))
             .fold(0.0, f64::max)
@@ -106,6 +113,11 @@ impl Lane {
 /// What the picker needs of a worker's view of an endpoint.
 pub(crate) trait Candidate {
     fn shared(&self) -> &Shared;
+
+    /// Those of [`shared`](Self::shared): of all it may pick, that is all it looks at.
+    fn lanes(&self) -> &Lanes {
+        &self.shared().lanes
+    }
 }
 
 /// A worker's picker for one bound name.
@@ -116,8 +128,9 @@ pub(crate) struct Picker {
     /// The same on all workers of a router, and another one on each router: which endpoints an aperture begins with.
     order: u64,
     /// Endpoints of one weight each, as Finagle's TrafficDistributor: a class is drawn by the weight of all its members,
-    /// and one of them by the balancer. Nearly always one.
+    /// and one of them by the balancer. Empty when all weigh the same, as nearly always: `alone` is their class then.
     classes: Vec<Class>,
+    alone: Class,
     effort_exhausted: bool,
 }
 
@@ -153,7 +166,8 @@ impl Picker {
             kind,
             rng: fastrand::Rng::with_seed(seed),
             order,
-            classes: vec![Class {
+            classes: Vec::new(),
+            alone: Class {
                 members: None,
                 sum: 1.0,
                 next: seed as usize,
@@ -162,7 +176,7 @@ impl Picker {
                     smooth: 0.0,
                     smooth_at: now,
                 },
-            }],
+            },
             effort_exhausted: false,
         }
     }
@@ -174,7 +188,7 @@ impl Picker {
 
     /// The endpoints changed.
     pub(crate) fn update(&mut self, endpoints: &[Endpoint]) {
-        let old = &self.classes[0];
+        let old = self.classes.first().unwrap_or(&self.alone);
         let (next, aperture) = (old.next, old.aperture);
         let by_weight = weights(endpoints);
         let mut sum = 0.0;
@@ -198,6 +212,9 @@ impl Picker {
                 }
             })
             .collect();
+        if self.classes.len() == 1 {
+            self.alone = self.classes.swap_remove(0);
+        }
     }
 
     /// The index of an endpoint for the next request; `None` only when there is none. Ejected endpoints are passed
@@ -241,7 +258,7 @@ impl Picker {
 
     fn draw<C: Candidate>(&mut self, among: &[C], now: Instant, at_us: u64) -> usize {
         let class = match self.classes.len() {
-            1 => &mut self.classes[0],
+            0 => &mut self.alone,
             classes => {
                 let all = self.classes[classes - 1].sum;
                 let at = self.rng.f64() * all;
@@ -259,12 +276,12 @@ impl Picker {
         let count = members.map_or(among.len(), <[usize]>::len);
         // A list that has just become shorter comes with an update at once.
         let place = |n: usize| members.map_or(n, |members| members[n]).min(among.len() - 1);
-        let load = |n: usize| f64::from(among[place(n)].shared().load());
+        let load = |n: usize| f64::from(among[place(n)].lanes().load());
         let rng = &mut self.rng;
         let drawn = match self.kind {
             Balancer::P2c => better_of_two(rng, count, load),
             Balancer::Ewma { decay } => better_of_two(rng, count, |n| {
-                let latency = among[place(n)].shared().latency(at_us, decay);
+                let latency = among[place(n)].lanes().latency(at_us, decay);
                 match latency < 1.0 && load(n) > 0.0 {
                     // Nothing is known of it, and it has been asked: its answer is waited for.
                     true => UNKNOWN + load(n),
@@ -454,9 +471,9 @@ mod tests {
         let now = Instant::now();
         for _ in 0..10_000 {
             let at = picker.pick(&among, None, now, 1).unwrap();
-            among[at].0.enter(at % 2);
+            among[at].0.lanes.enter(at % 2);
         }
-        let most = among.iter().map(|one| one.0.load()).max().unwrap();
+        let most = among.iter().map(|one| one.0.lanes.load()).max().unwrap();
         assert!(
             (100..=106).contains(&most),
             "random alone would be at 130: {most}"
@@ -475,13 +492,13 @@ mod tests {
                 under_way.sort_unstable();
                 let (ends, began, at) = under_way.remove(0);
                 clock_us = ends;
-                among[at].0.leave(0);
+                among[at].0.lanes.leave(0);
                 let took = Duration::from_micros(ends - began);
-                among[at].0.observe(0, took, clock_us, EWMA_DECAY);
+                among[at].0.lanes.observe(0, took, clock_us, EWMA_DECAY);
             }
             let now = start + Duration::from_micros(clock_us);
             let at = picker.pick(&among, None, now, clock_us).unwrap();
-            among[at].0.enter(0);
+            among[at].0.lanes.enter(0);
             counts[at] += 1;
             under_way.push((clock_us + takes_ms[at] * 1000, clock_us, at));
         }
@@ -508,6 +525,7 @@ mod tests {
         let among = some(&[1.0; 2]);
         among[0]
             .0
+            .lanes
             .observe(0, Duration::from_millis(5), 1_000, EWMA_DECAY);
         let mut picker = picker(EWMA, &among);
         assert_eq!(
@@ -515,7 +533,7 @@ mod tests {
             [0, 10],
             "nothing is known of it"
         );
-        among[1].0.enter(0);
+        among[1].0.lanes.enter(0);
         assert_eq!(
             counts(&mut picker, &among, 10),
             [10, 0],
@@ -531,7 +549,7 @@ mod tests {
         let mut used = |from_s: u64, load: u32| {
             among
                 .iter()
-                .for_each(|one| (0..load).for_each(|_| one.0.enter(0)));
+                .for_each(|one| (0..load).for_each(|_| one.0.lanes.enter(0)));
             let mut used = std::collections::BTreeSet::new();
             for n in 0..2000u64 {
                 let now = start + Duration::from_secs(from_s) + Duration::from_millis(n * 50);
@@ -542,7 +560,7 @@ mod tests {
             }
             among
                 .iter()
-                .for_each(|one| (0..load).for_each(|_| one.0.leave(0)));
+                .for_each(|one| (0..load).for_each(|_| one.0.lanes.leave(0)));
             used.len()
         };
         assert_eq!(used(0, 0), 2, "as few as `minAperture`");
@@ -614,13 +632,13 @@ mod tests {
     #[test]
     fn the_less_loaded_of_two_is_taken_whichever_worker_the_load_is_on() {
         let among = some(&[1.0, 1.0]);
-        among[0].0.enter(1);
+        among[0].0.lanes.enter(1);
         assert_eq!(
             counts(&mut picker(Balancer::P2c, &among), &among, 100),
             [0, 100]
         );
-        among[0].0.leave(1);
-        among[1].0.enter(0);
+        among[0].0.lanes.leave(1);
+        among[1].0.lanes.enter(0);
         assert_eq!(
             counts(&mut picker(Balancer::Heap, &among), &among, 100),
             [100, 0]
@@ -632,13 +650,15 @@ mod tests {
         let among = some(&[1.0, 1.0]);
         among[0]
             .0
+            .lanes
             .observe(0, Duration::from_millis(100), 1_000, EWMA_DECAY);
         among[1]
             .0
+            .lanes
             .observe(0, Duration::from_millis(1), 1_000, EWMA_DECAY);
         let mut picker = picker(Balancer::Ewma { decay: EWMA_DECAY }, &among);
         assert_eq!(counts(&mut picker, &among, 100), [0, 100]);
-        assert!(among[0].0.latency(200_000_000, EWMA_DECAY) < 1.0);
+        assert!(among[0].0.lanes.latency(200_000_000, EWMA_DECAY) < 1.0);
     }
 
     #[test]
@@ -691,7 +711,7 @@ mod tests {
         }
         // What has just failed the request is passed over, and is open all the same.
         let among = some(&[1.0; 2]);
-        among[1].0.enter(0);
+        among[1].0.lanes.enter(0);
         let avoid = Some(among[0].0.addr);
         let mut picker = picker(P2C, &among);
         assert_eq!(picker.pick(&among, avoid, now, 1), Some(1));

@@ -15,8 +15,7 @@ use telemetry::trace::TraceContext;
 use crate::connection::Ends;
 use crate::context::Context;
 use crate::http1::RequestHead;
-use crate::routes::{Local, Service};
-use crate::stats::PairStats;
+use crate::routes::{Branch, Local, Service};
 
 /// One request, from its head to the end of its answer. Dropping it without an end counts it as given up by the client, or
 /// as a defect of ours when that is why it is dropped.
@@ -31,8 +30,8 @@ pub(crate) struct Call<'a> {
     /// It is known whether the request is traced, and in which trace.
     traced: bool,
     service: Option<Rc<Service>>,
-    /// Of the branch that the last attempt went to.
-    pair: Option<Arc<PairStats>>,
+    /// That of its attempts.
+    branch: Option<Rc<Branch>>,
     pub(crate) retries: u64,
     /// It stands in the counters already.
     counted: bool,
@@ -64,7 +63,7 @@ impl<'a> Call<'a> {
             trace: TraceContext::root(),
             traced: false,
             service: None,
-            pair: None,
+            branch: None,
             retries: 0,
             counted: false,
             ended: false,
@@ -113,18 +112,19 @@ impl<'a> Call<'a> {
     }
 
     /// It is sent to a bound name.
-    pub(crate) fn client(&mut self, pair: &Arc<PairStats>) {
-        self.pair = Some(Arc::clone(pair));
+    pub(crate) fn client(&mut self, branch: &Rc<Branch>) {
+        self.branch = Some(Rc::clone(branch));
     }
 
     fn is_sampled(&self) -> bool {
         self.trace.is_sampled() && self.local.router.reporting.recorder.is_on()
     }
 
-    pub(crate) fn attempt(&self) -> Attempt {
+    /// An attempt begins, `now`.
+    pub(crate) fn attempt(&self, now: Instant) -> Attempt {
         let began_us = if self.is_sampled() { now_us() } else { 0 };
         Attempt {
-            began: Instant::now(),
+            began: now,
             trace: self.trace.child(),
             began_us,
         }
@@ -228,11 +228,15 @@ impl<'a> Call<'a> {
             return;
         }
         self.ends.stats.requests.end(outcome);
+        let pair = self.branch.as_ref().and_then(|branch| branch.pair());
         if let Some(service) = &self.service {
-            service.stats.requests.end(outcome);
+            match pair {
+                Some(_) => service.stats.requests.end_elsewhere(outcome),
+                None => service.stats.requests.end(outcome),
+            }
             service.stats.retries_per_request.record(self.retries);
         }
-        match &self.pair {
+        match pair {
             Some(pair) => pair.outcomes.end(outcome),
             // Without a label of its name, see `ServiceStats::resolved`.
             None => self.local.stats.outcomes.end(outcome),

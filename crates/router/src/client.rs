@@ -15,7 +15,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 
-use crate::balance::{Candidate, Picker, Shared};
+use crate::balance::{Candidate, Lanes, Picker, Shared};
 use crate::budget::{Budget, Deposits};
 use crate::idle::{Idle, IdlePools};
 use crate::io::{Blocks, Buffer, Io};
@@ -30,7 +30,7 @@ use crate::worker::Worker;
 /// What all workers share of one bound name.
 pub(crate) struct ClientShared {
     pub(crate) id: Path,
-    pub(crate) settings: ClientSettings,
+    pub(crate) settings: Arc<ClientSettings>,
     pub(crate) requeues: Budget,
     pub(crate) gauges: ClientGauges,
     /// With `settings.tls`.
@@ -47,7 +47,7 @@ pub(crate) struct ClientShared {
 impl ClientShared {
     pub(crate) fn new(
         id: Path,
-        settings: ClientSettings,
+        settings: Arc<ClientSettings>,
         keys: Option<Arc<ClientKeys>>,
         workers: usize,
     ) -> Self {
@@ -69,7 +69,7 @@ impl ClientShared {
     /// The same bound name with other settings: what is known of its endpoints stays.
     pub(crate) fn successor(
         &self,
-        settings: ClientSettings,
+        settings: Arc<ClientSettings>,
         keys: Option<Arc<ClientKeys>>,
     ) -> Self {
         let new = Self::new(self.id.clone(), settings, keys, self.workers);
@@ -122,9 +122,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A worker's client of one bound name.
 pub(crate) struct Client {
     pub(crate) shared: Arc<ClientShared>,
+    /// Those of `shared`.
+    pub(crate) settings: Arc<ClientSettings>,
     pub(crate) stats: Arc<ClientStats>,
     pub(crate) deposits: Deposits,
-    endpoints: RefCell<Vec<Rc<Endpoint>>>,
+    endpoints: RefCell<Vec<Listed>>,
     picker: RefCell<Picker>,
     pools: Rc<IdlePools>,
     worker: usize,
@@ -159,9 +161,19 @@ impl Endpoint {
     }
 }
 
-impl Candidate for Rc<Endpoint> {
+/// An endpoint in a client's list, and beside it what a pick compares.
+struct Listed {
+    lanes: Lanes,
+    endpoint: Rc<Endpoint>,
+}
+
+impl Candidate for Listed {
     fn shared(&self) -> &Shared {
-        &self.shared
+        &self.endpoint.shared
+    }
+
+    fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 }
 
@@ -288,6 +300,7 @@ impl Client {
         let kind = shared.settings.balancer.clone();
         let picker = Picker::new(kind, seed, shared.order, Instant::now());
         Self {
+            settings: Arc::clone(&shared.settings),
             shared,
             stats,
             deposits: Deposits::default(),
@@ -310,7 +323,7 @@ impl Client {
         let mut endpoints = self.endpoints.borrow_mut();
         let mut old: HashMap<_, _> = endpoints
             .drain(..)
-            .map(|one| (one.shared.addr, one))
+            .map(|one| (one.endpoint.shared.addr, one.endpoint))
             .collect();
         for endpoint in new {
             let one = match old.remove(&endpoint.addr) {
@@ -334,7 +347,10 @@ impl Client {
                     removed: Cell::new(false),
                 }),
             };
-            endpoints.push(one);
+            endpoints.push(Listed {
+                lanes: one.shared.lanes.clone(),
+                endpoint: one,
+            });
         }
         for gone in old.into_values() {
             self.stats.removes.incr();
@@ -349,7 +365,7 @@ impl Client {
 
     /// Whether its endpoints are proxies, to which CONNECT is passed on.
     pub(crate) fn leads_to_proxies(&self) -> bool {
-        let configured = self.shared.settings.proxies;
+        let configured = self.settings.proxies;
         configured.unwrap_or_else(|| tunnel::leads_to_proxies(&self.shared.id))
     }
 
@@ -371,20 +387,20 @@ impl Client {
         if picker.is_effort_exhausted() {
             self.stats.effort_exhausted.incr();
         }
-        Some(Rc::clone(&endpoints[index]))
+        Some(Rc::clone(&endpoints[index].endpoint))
     }
 
     /// A pooled connection that is quiet, or `None`.
     pub(crate) fn reuse(&self, endpoint: &Endpoint, now: Instant) -> Option<Upstream> {
-        let settings = &self.shared.settings;
+        let settings = &*self.settings;
         loop {
             let mut upstream = endpoint.idle.take()?;
-            let kept = endpoint.idle.len() < self.kept();
             let old = settings
                 .session_life
                 .is_some_and(|life| now.duration_since(upstream.made) > life);
             if !old
-                && (kept || now.duration_since(upstream.idle_since) < settings.pool_idle)
+                && (now.duration_since(upstream.idle_since) < settings.pool_idle
+                    || endpoint.idle.len() < self.kept())
                 && upstream.io.is_quiet()
             {
                 upstream.reused = true;
@@ -417,7 +433,7 @@ impl Client {
             },
         };
         let began = Instant::now();
-        let limit = began + self.shared.settings.connect_timeout;
+        let limit = began + self.settings.connect_timeout;
         timer.arm(deadline.map_or(limit, |deadline| deadline.min(limit)));
         let addr = endpoint.shared.addr;
         let connecting = async {
@@ -552,8 +568,8 @@ impl Client {
 
     /// Closes pooled connections that are too old, or that the endpoint closed. Every second or so.
     pub(crate) fn sweep(&self, now: Instant) {
-        let (limit, min) = (self.shared.settings.pool_idle, self.kept());
-        for endpoint in self.endpoints.borrow().iter() {
+        let (limit, min) = (self.settings.pool_idle, self.kept());
+        for Listed { endpoint, .. } in self.endpoints.borrow().iter() {
             let places = endpoint.places.as_ref();
             if places.is_some_and(|places| places.is_waited_for()) {
                 // Somebody on another worker has more use for their places.
@@ -566,7 +582,7 @@ impl Client {
     /// How many connections to an endpoint this worker keeps, however long they idle: its share of `minSize`.
     fn kept(&self) -> usize {
         let workers = self.shared.workers.max(1);
-        (self.shared.settings.pool_min as usize).div_ceil(workers)
+        (self.settings.pool_min as usize).div_ceil(workers)
     }
 
     /// The worker this client belongs to.

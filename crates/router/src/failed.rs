@@ -86,7 +86,7 @@ impl Attempts<'_> {
                 id,
             },
             ConnectError::Timeout => {
-                let limit = self.client.shared.settings.connect_timeout;
+                let limit = self.client.settings.connect_timeout;
                 RouteError::ConnectTimeout {
                     endpoint,
                     limit,

@@ -135,16 +135,16 @@ async fn route(
         To::Nowhere(cause) => Err(unbound(local, &route, &context, cause.clone(), down).await),
         To::Forbidden(endpoint) => Err(forbidden(&route, *endpoint, ends.peer)),
         To::Status(status) => Ok(answer_here(*status, "", local, down, job, body, call).await),
-        To::Client { client, pair, .. } => {
-            call.client(pair);
+        To::Client { client, .. } => {
+            call.client(&branch);
             if let Diagnosis::End(tell) = job.diagnosis {
                 let way = way(local, &route, client, None, &context.dtab, call);
                 let text = if tell { way.text() } else { String::new() };
                 return Ok(answer_here(200, &text, local, down, job, body, call).await);
             }
             let timeout = shortest(
-                route.service.shared.settings.total_timeout,
-                client.shared.settings.attempt_timeout,
+                route.service.settings.total_timeout,
+                client.settings.attempt_timeout,
             );
             prepare_head(local, ends, job, &context, absolute, (client, timeout));
             let own = &context.dtab;

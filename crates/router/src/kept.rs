@@ -1,6 +1,10 @@
 //! What a worker keeps for the next that needs one, so that it need not be made anew: the one given back last comes first.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use crate::client::lock;
 
 /// Things of a kind that nobody uses now; at most so many, and none that has not been needed for long.
 #[derive(Debug)]
@@ -53,6 +57,33 @@ impl<T> Kept<T> {
     }
 }
 
+/// What many names are configured with alike is there once, so that a request finds it in the cache whatever its name.
+#[derive(Debug)]
+pub(crate) struct Alike<T>(Mutex<VecDeque<Arc<T>>>);
+
+impl<T> Default for Alike<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: PartialEq> Alike<T> {
+    /// The one that is there already and is the same as `one`, among those that were new last.
+    pub(crate) fn of(&self, one: T) -> Arc<T> {
+        let mut all = lock(&self.0);
+        if let Some(known) = all.iter().find(|known| ***known == one) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(one);
+        all.push_front(Arc::clone(&new));
+        all.truncate(ALIKE);
+        new
+    }
+}
+
+/// Names with settings of their own are compared with so many.
+const ALIKE: usize = 8;
+
 /// The room that a list of this length is to have, when it has far more: after a burst its memory goes back.
 pub(crate) fn less_room(length: usize, capacity: usize) -> Option<usize> {
     let room = ROOM.max(2 * length);
@@ -65,6 +96,17 @@ const ROOM: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_the_same_is_there_once_and_what_differs_is_not_kept_without_end() {
+        let alike = Alike::default();
+        let one = alike.of("x".to_owned());
+        assert!(Arc::ptr_eq(&one, &alike.of("x".to_owned())));
+        let others: Vec<_> = (0..100).map(|n| alike.of(n.to_string())).collect();
+        assert_eq!(*others[7], "7");
+        assert_eq!(lock(&alike.0).len(), ALIKE);
+        assert!(!Arc::ptr_eq(&one, &alike.of("x".to_owned())));
+    }
 
     #[test]
     fn what_nobody_needs_is_dropped_and_the_rest_is_kept() {

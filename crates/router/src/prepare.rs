@@ -49,7 +49,7 @@ pub(crate) fn prepare_head(
         let value = forwarded::value(forwarded, &who, head.get("Host"), proto);
         head.append(b"Forwarded", value.as_bytes());
     }
-    if client.shared.settings.forward_client_cert
+    if client.settings.forward_client_cert
         && let Some(cert) = &ends.client_cert
     {
         head.append(b"x-forwarded-client-cert", cert.as_bytes());

@@ -16,7 +16,8 @@ use crate::access_log::AccessLog;
 use crate::budget::Budget;
 use crate::client::{ClientShared, lock};
 use crate::guard::Guard;
-use crate::settings::{Balancer, RouterSettings, ServiceSettings};
+use crate::kept::Alike;
+use crate::settings::{Balancer, ClientSettings, RouterSettings, ServiceSettings};
 use crate::tls::Keys;
 
 /// Where a router's reports go.
@@ -47,6 +48,8 @@ pub struct Router {
     pub(crate) keys: Keys,
     clients: Mutex<Known<ClientShared>>,
     services: Mutex<Known<ServiceShared>>,
+    client_settings: Alike<ClientSettings>,
+    service_settings: Alike<ServiceSettings>,
 }
 
 /// What is known of names as long as some worker holds it, with its registration for metrics.
@@ -96,7 +99,7 @@ impl<T> Known<T> {
 /// What all workers share of one logical name.
 pub(crate) struct ServiceShared {
     pub(crate) path: Path,
-    pub(crate) settings: ServiceSettings,
+    pub(crate) settings: Arc<ServiceSettings>,
     pub(crate) retries: Budget,
     /// As `ServiceStats::resolved`.
     pub(crate) resolved: AtomicBool,
@@ -150,6 +153,8 @@ impl Router {
             keys,
             clients: Mutex::default(),
             services: Mutex::default(),
+            client_settings: Alike::default(),
+            service_settings: Alike::default(),
         }
     }
 
@@ -225,7 +230,7 @@ impl Router {
                         let until = one.health.ejected_until();
                         let left =
                             until.map(|until| until.saturating_duration_since(now).as_secs_f64());
-                        (one.addr, one.load(), left)
+                        (one.addr, one.lanes.load(), left)
                     })
                     .collect(),
             })
@@ -236,7 +241,7 @@ impl Router {
 
     /// The shared part of a bound name's client; made when no worker has it, or has it with settings of before.
     pub(crate) fn client(&self, id: &Path) -> Arc<ClientShared> {
-        let settings = self.settings.client.resolve(id);
+        let settings = self.client_settings.of(self.settings.client.resolve(id));
         let mut clients = lock(&self.clients);
         let keys = settings.tls.as_ref();
         let keys = keys.and_then(|tls| self.keys.client(tls));
@@ -255,7 +260,9 @@ impl Router {
 
     /// The shared part of a logical name; made when no worker has it, or has it with settings of before.
     pub(crate) fn service(&self, path: &Path) -> Arc<ServiceShared> {
-        let settings = self.settings.service.resolve(path);
+        let settings = self
+            .service_settings
+            .of(self.settings.service.resolve(path));
         let mut services = lock(&self.services);
         let known = services.get(path);
         let resolved = known.as_ref().is_some_and(|known| known.is_resolved());
@@ -354,7 +361,7 @@ impl Source for ClientSource {
         out.gauge("available", f64::from(u8::from(size > busy as i64)));
         out.gauge(
             "loadbalancer/load",
-            f64::from(endpoints.iter().map(|one| one.load()).sum::<u32>()),
+            f64::from(endpoints.iter().map(|one| one.lanes.load()).sum::<u32>()),
         );
         out.gauge("retries/budget", client.requeues.shown(now) as f64);
     }

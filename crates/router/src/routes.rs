@@ -20,7 +20,8 @@ use crate::client::Client;
 use crate::http1::Limits;
 use crate::identify::Identified;
 use crate::router::{Router, ServiceShared};
-use crate::stats::{ClientStats, PairStats, RouterStats, ServiceStats};
+use crate::settings::ServiceSettings;
+use crate::stats::{ClientStats, Pair, PairStats, RouterStats, ServiceStats};
 use crate::worker::Worker;
 
 mod succession;
@@ -55,6 +56,8 @@ pub(crate) struct Local {
 /// A worker's part of a logical name.
 pub(crate) struct Service {
     pub(crate) shared: Arc<ServiceShared>,
+    /// Those of `shared`.
+    pub(crate) settings: Arc<ServiceSettings>,
     pub(crate) stats: Arc<ServiceStats>,
     pub(crate) deposits: Deposits,
     registration: Rc<Registration>,
@@ -95,7 +98,8 @@ pub(crate) enum To {
     Client {
         client: Rc<Client>,
         pair: Arc<PairStats>,
-        registration: Rc<Registration>,
+        /// Of `pair`.
+        kept: Rc<Pair>,
     },
     /// At the router itself, which answers this status.
     Status(u16),
@@ -243,8 +247,10 @@ impl Local {
         let stats = Arc::new(ServiceStats::default());
         let label = &self.router.settings.label;
         let scope = Scope::service(label, &path.to_string());
+        let shared = self.router.service(path);
         let service = Rc::new(Service {
-            shared: self.router.service(path),
+            settings: Arc::clone(&shared.settings),
+            shared,
             registration: Rc::new(
                 self.router
                     .reporting
@@ -331,37 +337,28 @@ impl Local {
                 .resolved
                 .store(true, std::sync::atomic::Ordering::Relaxed);
         }
-        let counted = known.iter().find_map(|branch| match &branch.to {
-            To::Client {
-                client: before,
-                pair,
-                registration,
-            } if before.shared.id == leaf.id => Some((Arc::clone(pair), Rc::clone(registration))),
+        let before = known.iter().find_map(|branch| match &branch.to {
+            To::Client { kept, .. } if kept.is_of(&client.stats, &service.stats) => Some(kept),
             _ => None,
         });
-        if let Some((pair, registration)) = counted {
-            return To::Client {
-                client,
-                pair,
-                registration,
-            };
-        }
-        let pair = Arc::new(PairStats::default());
-        let label = &self.router.settings.label;
-        let scope = Scope::client_service(
-            label,
-            &leaf.id.to_string(),
-            &service.shared.path.to_string(),
+        let kept = before.map_or_else(
+            || {
+                let scope = Scope::client_service(
+                    &self.router.settings.label,
+                    &leaf.id.to_string(),
+                    &service.shared.path.to_string(),
+                );
+                let registry = &self.router.reporting.registry;
+                Rc::new(Pair::new(&client.stats, &service.stats, |pair| {
+                    registry.register(scope, pair)
+                }))
+            },
+            Rc::clone,
         );
-        let registration = self
-            .router
-            .reporting
-            .registry
-            .register(scope, Arc::clone(&pair) as _);
         To::Client {
             client,
-            pair,
-            registration: Rc::new(registration),
+            pair: Arc::clone(&kept.stats),
+            kept,
         }
     }
 
@@ -424,6 +421,16 @@ fn keep(routes: &mut Routes, (most, bytes): (usize, usize), key: &[u8], route: &
     }
     routes.insert(key.into(), Rc::clone(route));
     true
+}
+
+impl Branch {
+    /// Where a request that takes it is counted, if it ends at endpoints.
+    pub(crate) fn pair(&self) -> Option<&PairStats> {
+        match &self.to {
+            To::Client { pair, .. } => Some(pair),
+            To::Status(_) | To::Nowhere(_) | To::Forbidden(_) => None,
+        }
+    }
 }
 
 impl Tree {

@@ -1,14 +1,14 @@
 //! What is counted, and under which of Linkerd 1's names it is read. One object a worker and place; each is written by
 //! its worker's thread alone.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use telemetry::cells::{Cell, Gauge, Histogram};
-use telemetry::metrics::{Collector, Outcomes, Requests, Source, Unit};
+use telemetry::metrics::{Collector, Outcomes, Registration, Requests, Source, Unit};
 
-use crate::client::ConnectError;
+use crate::client::{ConnectError, lock};
 
 /// `rt/<label>/server/<ip>/<port>`.
 pub(crate) struct ServerStats {
@@ -127,19 +127,28 @@ impl Source for RouterStats {
 
 /// `rt/<label>/service/<path>`.
 #[derive(Default)]
+#[repr(C)]
 pub(crate) struct ServiceStats {
+    pub(crate) retries_per_request: Histogram,
+    /// Requests under way, failures, and all of those that got to no client: the others are counted at their pairs.
     pub(crate) requests: Requests,
+    pairs: Mutex<Vec<Arc<PairStats>>>,
     /// The name led to an endpoint at least once. Until then only Linkerd's own counters name it, for a while: names
     /// that somebody makes up must not become labels of ours.
     pub(crate) resolved: Cell,
     pub(crate) retries: Cell,
-    pub(crate) retries_per_request: Histogram,
     pub(crate) budget_exhausted: Cell,
 }
 
 impl Source for ServiceStats {
     fn collect(&self, out: &mut Collector<'_>) {
-        self.requests.collect(out);
+        {
+            let pairs = lock(&self.pairs);
+            self.requests.collect(out);
+            for pair in &*pairs {
+                pair.outcomes.collect_as_requests(out);
+            }
+        }
         if self.resolved.get() == 0 {
             return;
         }
@@ -154,13 +163,18 @@ impl Source for ServiceStats {
 }
 
 /// `rt/<label>/client/<id>`.
+#[repr(C)]
 pub(crate) struct ClientStats {
-    pub(crate) requests: Requests,
+    // What each request changes stands first.
+    pub(crate) received: Cell,
+    pub(crate) sent: Cell,
+    pub(crate) requeues_per_request: Histogram,
+    /// Attempts are counted at the pairs; here are those of pairs that have gone.
+    gone: Requests,
+    pairs: Mutex<Vec<Arc<PairStats>>>,
     pub(crate) connects: Cell,
     pub(crate) closes: Cell,
     pub(crate) connections: Gauge,
-    pub(crate) received: Cell,
-    pub(crate) sent: Cell,
     pub(crate) connect_latency: Histogram,
     pub(crate) failed_connect_latency: Histogram,
     /// Connections that were refused, not made in time, without TLS where it has to be, not made for another reason.
@@ -178,7 +192,6 @@ pub(crate) struct ClientStats {
     pub(crate) requeue_budget_exhausted: Cell,
     /// Attempts that were not repeated because the request had been repeated as often as one may be.
     pub(crate) request_limit: Cell,
-    pub(crate) requeues_per_request: Histogram,
     /// Picks that found ejected endpoints only, as often as the balancer draws.
     pub(crate) effort_exhausted: Cell,
     pub(crate) removals: Cell,
@@ -191,12 +204,14 @@ pub(crate) struct ClientStats {
 impl Default for ClientStats {
     fn default() -> Self {
         Self {
-            requests: Requests::with_statuses(),
+            received: Cell::new(),
+            sent: Cell::new(),
+            requeues_per_request: Histogram::new(),
+            gone: Requests::with_statuses(),
+            pairs: Mutex::default(),
             connects: Cell::new(),
             closes: Cell::new(),
             connections: Gauge::new(),
-            received: Cell::new(),
-            sent: Cell::new(),
             connect_latency: Histogram::new(),
             failed_connect_latency: Histogram::new(),
             refused: Cell::new(),
@@ -211,7 +226,6 @@ impl Default for ClientStats {
             requeues: Cell::new(),
             requeue_budget_exhausted: Cell::new(),
             request_limit: Cell::new(),
-            requeues_per_request: Histogram::new(),
             effort_exhausted: Cell::new(),
             removals: Cell::new(),
             removed_for_ms: Cell::new(),
@@ -240,7 +254,13 @@ impl ClientStats {
 
 impl Source for ClientStats {
     fn collect(&self, out: &mut Collector<'_>) {
-        self.requests.collect(out);
+        {
+            let pairs = lock(&self.pairs);
+            self.gone.collect(out);
+            for pair in &*pairs {
+                pair.attempts.collect(out);
+            }
+        }
         for (result, cell) in [
             ("refused", &self.refused),
             ("timeout", &self.timed_out),
@@ -293,17 +313,72 @@ impl Source for ClientStats {
     }
 }
 
-/// `rt/<label>/client/<id>/service/<path>`.
-#[derive(Default)]
+/// `rt/<label>/client/<id>/service/<path>`, and what the client and the service are the sums of: each request and each
+/// attempt is counted once.
 pub(crate) struct PairStats {
-    pub(crate) requests: Requests,
+    pub(crate) attempts: Requests,
     pub(crate) outcomes: Outcomes,
 }
 
 impl Source for PairStats {
     fn collect(&self, out: &mut Collector<'_>) {
-        self.requests.collect(out);
+        self.attempts.collect_without_statuses(out);
         self.outcomes.collect(out);
+    }
+}
+
+/// Keeps a pair's part in the sums of its client and its service. Whoever counts at the pair holds it; when it goes, what was
+/// counted stays with them.
+pub(crate) struct Pair {
+    pub(crate) stats: Arc<PairStats>,
+    client: Arc<ClientStats>,
+    service: Arc<ServiceStats>,
+    _registration: Registration,
+}
+
+impl Pair {
+    /// A new one, shown by `register` under its own name. For the thread that writes all three.
+    pub(crate) fn new(
+        client: &Arc<ClientStats>,
+        service: &Arc<ServiceStats>,
+        register: impl FnOnce(Arc<PairStats>) -> Registration,
+    ) -> Self {
+        let stats = Arc::new(PairStats {
+            attempts: Requests::with_statuses(),
+            outcomes: Outcomes::new(),
+        });
+        for pairs in [&client.pairs, &service.pairs] {
+            lock(pairs).push(Arc::clone(&stats));
+        }
+        Self {
+            client: Arc::clone(client),
+            service: Arc::clone(service),
+            _registration: register(Arc::clone(&stats)),
+            stats,
+        }
+    }
+
+    /// Whether these are its client and its service.
+    pub(crate) fn is_of(&self, client: &Arc<ClientStats>, service: &Arc<ServiceStats>) -> bool {
+        Arc::ptr_eq(&self.client, client) && Arc::ptr_eq(&self.service, service)
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        // Under the locks, so that nobody sees it twice, or not at all.
+        let without = |pairs: &mut Vec<Arc<PairStats>>| {
+            if let Some(at) = pairs.iter().position(|one| Arc::ptr_eq(one, &self.stats)) {
+                pairs.swap_remove(at);
+            }
+        };
+        let mut pairs = lock(&self.client.pairs);
+        without(&mut pairs);
+        self.client.gone.absorb(&self.stats.attempts);
+        drop(pairs);
+        let mut pairs = lock(&self.service.pairs);
+        without(&mut pairs);
+        self.service.requests.absorb_outcomes(&self.stats.outcomes);
     }
 }
 

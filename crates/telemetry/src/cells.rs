@@ -111,26 +111,41 @@ type Row = [AtomicU64; ROW];
 
 /// How often which value came, in buckets at most 3.2 % wide, with one writing thread; mostly latencies in microseconds.
 ///
-/// An unused histogram, or one of zeros (how often a request was repeated), costs three words; each octave that values fall in
-/// costs 256 bytes more. It only ever grows: who wants the values of the last minute takes the difference of two snapshots
+/// An unused histogram, or one of zeros (how often a request was repeated), costs five words. The first value brings 1 KiB for
+/// the octaves around it, so that most values touch two cache lines, this one and their bucket's; each further octave costs
+/// 256 bytes. It only ever grows: who wants the values of the last minute takes the difference of two snapshots
 /// ([`Histo::since`]).
 #[derive(Debug, Default)]
 pub struct Histogram {
     zeros: Cell,
-    others: OnceLock<Box<Cells>>,
+    sum: Cell,
+    others: OnceLock<Rows>,
+}
+
+/// The buckets of all values but 0.
+#[derive(Debug)]
+struct Rows {
+    /// The octave of the first row of `near`.
+    first: usize,
+    near: Box<Near>,
 }
 
 #[derive(Debug)]
-struct Cells {
-    sum: AtomicU64,
-    rows: [OnceLock<Box<Row>>; ROWS],
+struct Near {
+    rows: [Row; NEAR],
+    far: OnceLock<Box<[OnceLock<Box<Row>>; ROWS]>>,
 }
+
+/// Octaves that lie together: that of the first value, one above it, and two below, as what comes first often takes longest.
+const NEAR: usize = 4;
+const BELOW: usize = 2;
 
 impl Histogram {
     /// A histogram without values and without memory.
     pub const fn new() -> Self {
         Self {
             zeros: Cell::new(),
+            sum: Cell::new(),
             others: OnceLock::new(),
         }
     }
@@ -141,19 +156,18 @@ impl Histogram {
             self.zeros.incr();
             return;
         }
-        let cells = self.others.get_or_init(|| {
-            Box::new(Cells {
-                sum: AtomicU64::new(0),
-                rows: [const { OnceLock::new() }; ROWS],
-            })
-        });
         let (row, column) = place(value);
-        let row = cells.rows[row].get_or_init(|| Box::new([const { AtomicU64::new(0) }; ROW]));
-        let bucket = &row[column];
-        bucket.store(bucket.load(Relaxed) + 1, Relaxed);
-        cells
-            .sum
-            .store(cells.sum.load(Relaxed).wrapping_add(value), Relaxed);
+        add(self.bucket(row, column), 1);
+        self.sum.add(value);
+    }
+
+    /// Takes in all that `gone` has counted; to be called by the thread that writes this one.
+    pub fn absorb(&self, gone: &Histogram) {
+        self.zeros.add(gone.zeros.get());
+        self.sum.add(gone.sum.get());
+        for (row, column, n) in gone.counts() {
+            add(self.bucket(row, column), n);
+        }
     }
 
     /// Whether nothing was recorded yet.
@@ -170,18 +184,63 @@ impl Histogram {
 
     /// Adds all counts so far to `histo`: [`Histo::merge`] without the copy in between.
     pub fn add_to(&self, histo: &mut Histo) {
-        let zeros = (0, self.zeros.get());
-        let cells = self.others.get();
-        let rows = cells.iter().flat_map(|cells| cells.rows.iter().enumerate());
-        let counts = rows.flat_map(|(r, row)| {
-            let row = row.get().into_iter().flat_map(|row| row.iter());
-            let counts = row.map(|bucket| bucket.load(Relaxed)).enumerate();
-            counts.map(move |(c, n)| ((r * ROW + c) as u16, n))
-        });
-        let sum = cells.map_or(0, |cells| cells.sum.load(Relaxed));
-        let counts = std::iter::once(zeros).chain(counts);
-        histo.add(counts.filter(|(_, n)| *n > 0), sum);
+        let zeros = Some((0, self.zeros.get())).filter(|(_, n)| *n > 0);
+        let counts = self.counts();
+        let counts = counts.map(|(row, column, n)| ((row * ROW + column) as u16, n));
+        histo.add(zeros.into_iter().chain(counts), self.sum.get());
     }
+
+    fn bucket(&self, row: usize, column: usize) -> &AtomicU64 {
+        let rows = self.others.get_or_init(|| Rows::around(row));
+        match rows.near.rows.get(row.wrapping_sub(rows.first)) {
+            Some(row) => &row[column],
+            None => rows.near.far(row, column),
+        }
+    }
+
+    /// The buckets that are not empty, in rising order: row, column and count.
+    fn counts(&self) -> impl Iterator<Item = (usize, usize, u64)> {
+        let rows = self.others.get().into_iter();
+        let rows = rows.flat_map(|rows| (0..ROWS).filter_map(|at| Some((at, rows.row(at)?))));
+        let counts = rows.flat_map(|(at, row)| {
+            let counts = row.iter().map(|bucket| bucket.load(Relaxed)).enumerate();
+            counts.map(move |(column, n)| (at, column, n))
+        });
+        counts.filter(|(.., n)| *n > 0)
+    }
+}
+
+impl Rows {
+    /// With a row near to all that are to be expected after a value in `row`.
+    fn around(row: usize) -> Self {
+        Self {
+            first: row.saturating_sub(BELOW),
+            near: Box::new(Near {
+                rows: [const { [const { AtomicU64::new(0) }; ROW] }; NEAR],
+                far: OnceLock::new(),
+            }),
+        }
+    }
+
+    fn row(&self, at: usize) -> Option<&Row> {
+        let near = self.near.rows.get(at.wrapping_sub(self.first));
+        near.or_else(|| self.near.far.get()?[at].get().map(|row| &**row))
+    }
+}
+
+impl Near {
+    #[cold]
+    fn far(&self, row: usize, column: usize) -> &AtomicU64 {
+        let far = self
+            .far
+            .get_or_init(|| Box::new([const { OnceLock::new() }; ROWS]));
+        let row = far[row].get_or_init(|| Box::new([const { AtomicU64::new(0) }; ROW]));
+        &row[column]
+    }
+}
+
+fn add(bucket: &AtomicU64, n: u64) {
+    bucket.store(bucket.load(Relaxed) + n, Relaxed);
 }
 
 /// The row and column of a value's bucket.

@@ -45,6 +45,7 @@ impl Local {
         let service = match Arc::ptr_eq(&shared, &before.shared) {
             true => Rc::clone(before),
             false => Rc::new(Service {
+                settings: Arc::clone(&shared.settings),
                 shared,
                 stats: Arc::clone(&before.stats),
                 deposits: Deposits::default(),

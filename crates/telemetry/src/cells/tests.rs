@@ -86,6 +86,15 @@ proptest! {
     }
 
     #[test]
+    fn what_a_histogram_absorbs_is_as_recorded_in_it(a in prop::collection::vec(0u64..1 << 41, 0..50), b in prop::collection::vec(0u64..1 << 41, 0..50)) {
+        let (one, other) = (Histogram::new(), Histogram::new());
+        a.iter().for_each(|v| one.record(*v));
+        b.iter().for_each(|v| other.record(*v));
+        one.absorb(&other);
+        prop_assert_eq!(one.snapshot(), a.iter().chain(&b).copied().collect());
+    }
+
+    #[test]
     fn what_came_since_a_snapshot_is_what_was_recorded_since(a in prop::collection::vec(any::<u32>(), 0..50), b in prop::collection::vec(any::<u32>(), 0..50)) {
         let histogram = Histogram::new();
         a.iter().for_each(|v| histogram.record(u64::from(*v)));

@@ -24,18 +24,20 @@ pub struct Outcome<'a> {
     pub latency_us: u64,
 }
 
-/// What is counted at a server, a service, a client, or a client's service: requests, success, failures, their latency, the statuses.
-/// Written by one thread.
+/// What is counted at a server, a service, or of a client's attempts: requests, success, failures, their latency, the statuses.
+/// Written by one thread. What each request changes stands first, within a cache line.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Requests {
+    pending: Gauge,
     requests: Cell,
     success: Cell,
-    failures: Cell,
-    pending: Gauge,
+    /// Statuses are counted where Linkerd does: at servers and clients.
+    by_status: bool,
+    statuses: Statuses,
     /// Nothing is in it where there are statuses, each hundred of which has its own.
     latency: Histogram,
-    /// Statuses are counted where Linkerd does: at servers and clients.
-    statuses: Option<Box<Statuses>>,
+    failures: Cell,
     exceptions: Mutex<BTreeMap<Cow<'static, str>, u64>>,
 }
 
@@ -43,6 +45,7 @@ const LATENCY: &str = "request_latency_ms";
 
 /// Counts and times by status.
 #[derive(Debug, Default)]
+#[repr(C)]
 struct Statuses {
     /// By hundred, 1XX to 5XX.
     hundreds: [OnceLock<Box<Hundred>>; 5],
@@ -53,22 +56,22 @@ struct Statuses {
 
 /// What most answers count in lies together.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(C, align(64))]
 struct Hundred {
     time: Histogram,
     statuses: [Cell; 100],
 }
 
 impl Requests {
-    /// For services and clients' services, without statuses.
+    /// For services, without statuses.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// For servers and clients, with `status/…` and `time/…`.
+    /// For servers and attempts, with `status/…` and `time/…`.
     pub fn with_statuses() -> Self {
         Self {
-            statuses: Some(Box::default()),
+            by_status: true,
             ..Self::default()
         }
     }
@@ -82,13 +85,62 @@ impl Requests {
     pub fn end(&self, outcome: &Outcome<'_>) {
         self.pending.decr();
         self.requests.incr();
-        match &self.statuses {
-            Some(statuses) => statuses.count(outcome),
-            None => self.latency.record(outcome.latency_us),
+        match self.by_status {
+            true => self.statuses.count(outcome),
+            false => self.latency.record(outcome.latency_us),
         }
         match outcome.success {
             true => self.success.incr(),
             false => self.fail(outcome),
+        }
+    }
+
+    /// It has ended, and is counted in [`Outcomes`], which whoever shows these here adds to them
+    /// ([`Outcomes::collect_as_requests`]): only what those don't know is counted.
+    pub fn end_elsewhere(&self, outcome: &Outcome<'_>) {
+        self.pending.decr();
+        if !outcome.success {
+            self.fail(outcome);
+        }
+    }
+
+    /// Takes in what `gone` has counted, but for what is under way; to be called by the thread that writes this one.
+    pub fn absorb(&self, gone: &Requests) {
+        self.requests.add(gone.requests.get());
+        self.success.add(gone.success.get());
+        self.failures.add(gone.failures.get());
+        self.latency.absorb(&gone.latency);
+        self.statuses.absorb(&gone.statuses);
+        for (name, n) in &*lock(&gone.exceptions) {
+            *lock(&self.exceptions).entry(name.clone()).or_default() += n;
+        }
+    }
+
+    /// As [`absorb`](Self::absorb), of requests that came to [`end_elsewhere`](Self::end_elsewhere).
+    pub fn absorb_outcomes(&self, gone: &Outcomes) {
+        self.requests.add(gone.requests());
+        self.success.add(gone.success());
+        for class in &gone.classes {
+            self.latency.absorb(&class.time);
+        }
+    }
+
+    /// Reports all but the statuses, which Linkerd doesn't show at a client's service.
+    pub fn collect_without_statuses(&self, out: &mut Collector<'_>) {
+        out.counter("requests", self.requests.get());
+        out.counter("success", self.success.get());
+        // As Linkerd's: there is no such counter before the first failure.
+        if self.failures.get() > 0 {
+            out.counter("failures", self.failures.get());
+        }
+        out.gauge("pending", self.pending.get() as f64);
+        out.stat(LATENCY, Unit::Millis, &self.latency);
+        for time in self.statuses.times() {
+            out.stat(LATENCY, Unit::Millis, time);
+        }
+        let exceptions = lock(&self.exceptions).clone();
+        for (name, n) in exceptions {
+            out.counter(&format!("failures/{name}"), n);
         }
     }
 
@@ -130,6 +182,15 @@ impl Requests {
     }
 }
 
+impl Hundred {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            time: Histogram::new(),
+            statuses: [const { Cell::new() }; 100],
+        })
+    }
+}
+
 impl Statuses {
     fn count(&self, outcome: &Outcome<'_>) {
         let status = outcome.status.filter(|s| (100..600).contains(s));
@@ -139,14 +200,24 @@ impl Statuses {
             return;
         };
         let (hundred, rest) = (usize::from(status / 100 - 1), usize::from(status % 100));
-        let hundred = self.hundreds[hundred].get_or_init(|| {
-            Box::new(Hundred {
-                time: Histogram::new(),
-                statuses: [const { Cell::new() }; 100],
-            })
-        });
+        let hundred = self.hundreds[hundred].get_or_init(Hundred::new);
         hundred.statuses[rest].incr();
         hundred.time.record(outcome.latency_us);
+    }
+
+    fn absorb(&self, gone: &Statuses) {
+        for (ours, gone) in self.hundreds.iter().zip(&gone.hundreds) {
+            let Some(gone) = gone.get() else {
+                continue;
+            };
+            let ours = ours.get_or_init(Hundred::new);
+            ours.time.absorb(&gone.time);
+            for (cell, gone) in ours.statuses.iter().zip(&gone.statuses) {
+                cell.add(gone.get());
+            }
+        }
+        self.error.add(gone.error.get());
+        self.error_time.absorb(&gone.error_time);
     }
 
     fn times(&self) -> impl Iterator<Item = &Histogram> {
@@ -182,23 +253,9 @@ impl Statuses {
 
 impl Source for Requests {
     fn collect(&self, out: &mut Collector<'_>) {
-        out.counter("requests", self.requests.get());
-        out.counter("success", self.success.get());
-        // As Linkerd's: there is no such counter before the first failure.
-        if self.failures.get() > 0 {
-            out.counter("failures", self.failures.get());
-        }
-        out.gauge("pending", self.pending.get() as f64);
-        out.stat(LATENCY, Unit::Millis, &self.latency);
-        for time in self.statuses.iter().flat_map(|statuses| statuses.times()) {
-            out.stat(LATENCY, Unit::Millis, time);
-        }
-        let exceptions = lock(&self.exceptions).clone();
-        for (name, n) in exceptions {
-            out.counter(&format!("failures/{name}"), n);
-        }
-        if let Some(statuses) = &self.statuses {
-            statuses.collect(out);
+        self.collect_without_statuses(out);
+        if self.by_status {
+            self.statuses.collect(out);
         }
     }
 }
@@ -210,12 +267,20 @@ const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "error"];
 /// when a request got as far as a client, else at the service, or at the router for one that got no name. Written by one thread.
 #[derive(Debug, Default)]
 pub struct Outcomes {
-    /// Answers of services, by class.
-    served: [Cell; 6],
+    classes: [Class; 6],
     /// Answers rutter made itself, by class and code; made when first used.
     made: OnceLock<Box<[[Cell; Code::ALL.len()]; 6]>>,
+}
+
+/// What a request changes is one cache line.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+struct Class {
+    /// Answers of services.
+    served: Cell,
+    /// Of all, also of those that rutter made.
     success: Cell,
-    time: [Histogram; 6],
+    time: Histogram,
 }
 
 impl Outcomes {
@@ -226,21 +291,44 @@ impl Outcomes {
 
     /// A request has ended; `outcome` is the one its client saw.
     pub fn end(&self, outcome: &Outcome<'_>) {
-        let class = match outcome.status {
+        let at = match outcome.status {
             Some(status @ 100..600) => usize::from(status / 100 - 1),
             _ => 5,
         };
+        let class = &self.classes[at];
         match outcome.code {
-            None => self.served[class].incr(),
+            None => class.served.incr(),
             Some(code) => {
                 let made = self.made.get_or_init(made);
-                made[class][code as usize].incr();
+                made[at][code as usize].incr();
             }
         }
         if outcome.success {
-            self.success.incr();
+            class.success.incr();
         }
-        self.time[class].record(outcome.latency_us);
+        class.time.record(outcome.latency_us);
+    }
+
+    /// Reports Linkerd's `requests`, `success` and `request_latency_ms` of these.
+    pub fn collect_as_requests(&self, out: &mut Collector<'_>) {
+        out.counter("requests", self.requests());
+        out.counter("success", self.success());
+        for class in &self.classes {
+            out.stat(LATENCY, Unit::Millis, &class.time);
+        }
+    }
+
+    fn requests(&self) -> u64 {
+        let served: u64 = self.classes.iter().map(|class| class.served.get()).sum();
+        let made = self.made.get().into_iter();
+        let made: u64 = made
+            .flat_map(|made| made.iter().flatten().map(Cell::get))
+            .sum();
+        served + made
+    }
+
+    fn success(&self) -> u64 {
+        self.classes.iter().map(|class| class.success.get()).sum()
     }
 }
 
@@ -253,9 +341,10 @@ impl Source for Outcomes {
     fn collect(&self, out: &mut Collector<'_>) {
         const REQUESTS: &str = "rutter_requests_total";
         for (class, name) in CLASSES.iter().enumerate() {
-            if self.served[class].get() > 0 {
+            let served = self.classes[class].served.get();
+            if served > 0 {
                 let labels = [("class", *name), ("code", "")];
-                out.ours(REQUESTS, &labels, self.served[class].get());
+                out.ours(REQUESTS, &labels, served);
             }
             for code in Code::ALL {
                 let made = self
@@ -272,10 +361,10 @@ impl Source for Outcomes {
             out.duration(
                 "rutter_request_duration_seconds",
                 &labels,
-                &self.time[class],
+                &self.classes[class].time,
             );
         }
-        out.ours("rutter_successful_requests_total", &[], self.success.get());
+        out.ours("rutter_successful_requests_total", &[], self.success());
     }
 }
 
