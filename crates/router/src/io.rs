@@ -391,11 +391,10 @@ impl Blocks {
         }
     }
 
-    /// Drops what nobody needed since the last time.
-    pub(crate) fn tidy(&self) {
-        self.0.small.tidy();
-        self.0.large.tidy();
-        self.0.pipes.tidy();
+    /// Drops what nobody needed since the last time, and says whether there was any.
+    pub(crate) fn tidy(&self) -> bool {
+        let pool = &self.0;
+        pool.small.tidy() | pool.large.tidy() | pool.pipes.tidy()
     }
 }
 

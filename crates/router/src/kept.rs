@@ -40,15 +40,18 @@ impl<T> Kept<T> {
         }
     }
 
-    /// Drops what nobody needed since the last time: after a burst of requests its memory goes back.
-    pub(crate) fn tidy(&self) {
+    /// Drops what nobody needed since the last time, and says whether there was any: after a burst of requests its memory goes
+    /// back.
+    pub(crate) fn tidy(&self) -> bool {
         let mut things = self.things.borrow_mut();
         let left = things.split_off(self.unused.get());
         let unused = std::mem::replace(&mut *things, left);
         things.shrink_to_fit();
         self.unused.set(things.len());
+        let any = !unused.is_empty();
         // Dropping them may give something back to where they lay.
         drop((things, unused));
+        any
     }
 
     #[cfg(test)]
@@ -113,12 +116,12 @@ mod tests {
         let kept = Kept::new(10);
         (0..12).for_each(|n| kept.give(n));
         assert_eq!(kept.len(), 10);
-        kept.tidy();
+        assert!(!kept.tidy());
         assert_eq!(kept.len(), 10, "they have just come");
         let used = [kept.take(), kept.take(), kept.take()];
         assert_eq!(used, [Some(9), Some(8), Some(7)], "the last one first");
         used.into_iter().flatten().for_each(|n| kept.give(n));
-        kept.tidy();
+        assert!(kept.tidy());
         assert_eq!(kept.len(), 3, "three were in use at once");
         kept.tidy();
         assert_eq!(kept.len(), 0);

@@ -146,8 +146,13 @@ pub struct Swapped {
 }
 
 impl DataPlane {
-    /// Binds all listeners, then starts `workers` data threads that serve them.
-    pub fn start(routers: Vec<Arc<Router>>, workers: usize) -> Result<Self, StartError> {
+    /// Binds all listeners, then starts `workers` data threads that serve them. Each calls `gave_up` when it has dropped what it
+    /// had kept for further requests, which nobody needed for long: its allocator may give the memory back.
+    pub fn start(
+        routers: Vec<Arc<Router>>,
+        workers: usize,
+        gave_up: fn(),
+    ) -> Result<Self, StartError> {
         let prepared = prepare(routers, &[], 0)?;
         let workers = workers.max(1);
         let (phase, phases) = watch::channel(Phase::Serve);
@@ -170,7 +175,7 @@ impl DataPlane {
         for (index, (accepted, orders)) in receivers.into_iter().zip(ordered).enumerate() {
             let (phases, load) = (phases.clone(), Arc::clone(&loads[index]));
             let acceptors = acceptors.take();
-            let body = move || work(index, orders, accepted, phases, load, acceptors);
+            let body = move || work(index, orders, accepted, phases, load, acceptors, gave_up);
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(body).map_err(StartError::Thread)?);
         }
@@ -458,6 +463,7 @@ fn work(
     phases: watch::Receiver<Phase>,
     load: Arc<Load>,
     acceptors: Option<Acceptors>,
+    gave_up: fn(),
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -470,7 +476,7 @@ fn work(
         }
     };
     runtime.block_on(worker::run(
-        index, orders, accepted, phases, load, acceptors,
+        index, orders, accepted, phases, load, acceptors, gave_up,
     ));
 }
 

@@ -49,9 +49,9 @@ impl Pipes {
         self.0.give(pipe);
     }
 
-    /// Closes those that nobody needed since the last time.
-    pub(crate) fn tidy(&self) {
-        self.0.tidy();
+    /// Closes those that nobody needed since the last time, and says whether there was any.
+    pub(crate) fn tidy(&self) -> bool {
+        self.0.tidy()
     }
 }
 

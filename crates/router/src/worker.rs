@@ -42,6 +42,8 @@ pub(crate) struct Worker {
     ending: Cell<Ending>,
     load: Arc<Load>,
     began: Instant,
+    /// As [`DataPlane::start`](crate::DataPlane::start) has it.
+    gave_up: fn(),
 }
 
 /// What this many requests at once need is kept for the next ones.
@@ -50,7 +52,7 @@ const REQUESTS: usize = 256;
 const UNUSED: u64 = 10;
 
 impl Worker {
-    fn new(index: usize, load: Arc<Load>) -> Rc<Self> {
+    fn new(index: usize, load: Arc<Load>, gave_up: fn()) -> Rc<Self> {
         Rc::new(Self {
             index,
             timers: Timers::new(),
@@ -63,6 +65,7 @@ impl Worker {
             ending: Cell::new(Ending::No),
             load,
             began: Instant::now(),
+            gave_up,
         })
     }
 
@@ -93,11 +96,11 @@ impl Worker {
 
     /// Drops what was kept for requests that have not come.
     fn tidy(&self) {
-        self.blocks.tidy();
-        self.jobs.tidy();
-        self.stages.tidy();
         self.timers.tidy();
         self.pools.prune();
+        if self.blocks.tidy() | self.jobs.tidy() | self.stages.tidy() {
+            (self.gave_up)();
+        }
     }
 }
 
@@ -186,8 +189,9 @@ pub(crate) async fn run(
     mut phase: watch::Receiver<Phase>,
     load: Arc<Load>,
     acceptors: Option<Acceptors>,
+    gave_up: fn(),
 ) {
-    let worker = Worker::new(index, Arc::clone(&load));
+    let worker = Worker::new(index, Arc::clone(&load), gave_up);
     let timers = Rc::clone(&worker.timers);
     spawn_local(async move { timers.drive().await });
     let mut floor = Floor {

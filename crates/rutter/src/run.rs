@@ -171,7 +171,7 @@ impl Node {
         let admin = around.shelf(&config, &routers, &sources, &reports)?;
         let admin = admin.bind().await?;
         let (admin_addr, shelf) = (admin.addr(), admin.current());
-        let plane = DataPlane::start(routers.list(), around.workers)?;
+        let plane = DataPlane::start(routers.list(), around.workers, memory::collect)?;
         for router in plane.routers() {
             for addr in router.listeners() {
                 tracing::info!(router = %router.label(), %addr, "serving");

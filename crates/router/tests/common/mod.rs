@@ -125,7 +125,7 @@ impl Rig {
             node: "n1".into(),
         };
         let router = Router::new(settings, names, reporting.clone(), workers).unwrap();
-        let plane = DataPlane::start(vec![Arc::clone(&router)], workers).unwrap();
+        let plane = DataPlane::start(vec![Arc::clone(&router)], workers, || {}).unwrap();
         Self {
             addr: router.listeners()[0],
             table,

@@ -1,7 +1,7 @@
 //! Sending spans to a collector, in batches, from a task of its own.
 //!
 //! A collector that is dead, slow, hanging or renamed costs memory for one full queue and nothing else: what doesn't fit is dropped
-//! and counted. Names are resolved anew for each connection.
+//! and counted. Between tries only the newest spans go on waiting. Names are resolved anew for each connection.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -62,6 +62,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 
 /// How often it is looked during such a wait whether this is the end.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// While the collector takes none, at most so many spans go on waiting, the newest; a whole queue of them would be 10 MiB.
+const WAITING: usize = 1_000;
 
 /// A batch that fails so often is dropped: it may be the batch's fault.
 const TRIES: u32 = 5;
@@ -167,7 +170,7 @@ async fn run(
                         }
                         break;
                     }
-                    pause(wait, &spans).await;
+                    pause(wait, &mut spans, &counts).await;
                 }
             }
         }
@@ -176,9 +179,12 @@ async fn run(
 }
 
 /// Waits before the next try; not when this is the end, as there is little time left then.
-async fn pause(wait: Duration, spans: &mpsc::Receiver<Arc<SpanRecord>>) {
+async fn pause(wait: Duration, spans: &mut mpsc::Receiver<Arc<SpanRecord>>, counts: &Counts) {
     let until = Instant::now() + wait;
     while Instant::now() < until && !spans.is_closed() {
+        while spans.len() > WAITING && spans.try_recv().is_ok() {
+            counts.dropped.incr();
+        }
         sleep_until(until.min(Instant::now() + LOOK_EVERY)).await;
     }
 }

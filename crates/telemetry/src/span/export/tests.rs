@@ -116,6 +116,23 @@ async fn a_dead_collector_costs_one_queue_and_every_drop_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_a_collector_takes_none_only_the_newest_spans_wait() {
+    let collector = Scripted::new(&[Act::Fail]);
+    let running = Running::start(&collector, 10_000);
+    running.offer(10_000);
+    sleep(Duration::from_secs(60)).await;
+    let waiting = running.exporter.as_ref().unwrap();
+    let waiting = waiting.queue.max_capacity() - waiting.queue.capacity();
+    let dropped = running.counts.dropped.get() as usize;
+    assert!(waiting <= WAITING, "{waiting}");
+    assert!(
+        (10_000 - waiting - BATCH..=10_000 - waiting).contains(&dropped),
+        "{dropped}"
+    );
+    assert_eq!(running.end().await, (0, 10_000));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_collector_that_comes_back_gets_spans_within_ten_seconds() {
     let collector = Scripted::new(&[Act::Fail]);
     let running = Running::start(&collector, 300);
