@@ -51,8 +51,9 @@ def main():
             exceeded.append(f"{what}: {value:.2f}{unit}, at most {limit:g}{unit}")
 
     with tempfile.TemporaryDirectory(prefix="rutter-costs-") as scratch, backends(pathlib.Path(scratch)) as start:
-        memory(start, Authority(pathlib.Path(scratch)), args.connections, row)
-        spans(start, args.rounds, row)
+        collector = taking_collector()
+        memory(start, Authority(pathlib.Path(scratch)), collector, args.connections, row)
+        spans(start, collector, args.rounds, row)
     table = "\n".join(["| | | at most |", "| --- | ---: | ---: |", *rows])
     if args.into:
         put_between(args.into, MARKS, f"{table}\n")
@@ -102,17 +103,13 @@ def asked(stream):
     return stream
 
 
-def memory(start, authority, count, row):
-    port, router = start()
-    compare.wait_ready(port)
-    row("idle, PSS", pss(router) / 1024, IDLE_MIB, " MiB")
-    compare.client(compare.lg("--conns", 64), port, 20000)
-    before = pss(router)
-    resting = [asked(socket.create_connection(("127.0.0.1", port), 5)) for _ in range(count)]
-    row(f"an idle connection, of {count:,}", (pss(router) - before) / count, PLAIN_KIB, " KiB")
-    for stream in resting:
-        stream.close()
-    # They are closed, but what they needed has not gone back yet: it is none of what was there before.
+def sampled(rate, collector):
+    """The configuration with this share of requests traced, and a collector at this port."""
+    return lambda text: text.replace("port: 1, sampleRate: 0.01", f"port: {collector}, transport: http, sampleRate: {rate}")
+
+
+def after_a_load(router, port, before, count):
+    """Many connections at once: PSS under them at the most, PSS a minute later or as soon as it is low enough, and when that was."""
     load = threading.Thread(target=compare.client, args=(compare.lg("--conns", count), port, 30 * count))
     load.start()
     most = 0
@@ -122,10 +119,33 @@ def memory(start, authority, count, row):
     began = time.monotonic()
     while time.monotonic() < began + REST_S and compare.usage([router.pid])[3] > AFTER * before:
         time.sleep(1)
+    return most, pss(router), time.monotonic() - began
+
+
+def memory(start, authority, collector, count, row):
+    port, router = start(sampled(0.01, collector))
+    compare.wait_ready(port)
+    row("idle, PSS", pss(router) / 1024, IDLE_MIB, " MiB")
+    compare.client(compare.lg("--conns", 64), port, 20000)
+    before = pss(router)
+    resting = [asked(socket.create_connection(("127.0.0.1", port), 5)) for _ in range(count)]
+    row(f"an idle connection, of {count:,}", (pss(router) - before) / count, PLAIN_KIB, " KiB")
+    for stream in resting:
+        stream.close()
+    # They are closed, but what they needed has not gone back yet: it is none of what was there before.
+    most, after, waited = after_a_load(router, port, before, count)
     row(f"PSS before a load of {count:,} connections at once", before / 1024, None, " MiB")
     row("under it, at the most", most / 1024, None, " MiB")
     row("that is, for a connection whose request is under way", (most - before) / count, BUSY_KIB, " KiB")
-    row(f"after it, as against before (waited {time.monotonic() - began:.0f} s)", pss(router) / before, AFTER)
+    row(f"after it, as against before (waited {waited:.0f} s)", after / before, AFTER)
+    compare.stop(router)
+
+    port, router = start(sampled(0.01, 1))
+    compare.wait_ready(port)
+    compare.client(compare.lg("--conns", 64), port, 20000)
+    before = pss(router)
+    _, after, waited = after_a_load(router, port, before, count)
+    row(f"the same with a collector that is down (waited {waited:.0f} s)", after / before)
     compare.stop(router)
 
     server = authority.issue("costs.test", ["IP:127.0.0.1"])
@@ -159,11 +179,15 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Taking).serve_f
 """
 
 
-def spans(start, rounds, row):
-    collector = free_port()
-    taking = subprocess.Popen([*compare.pinned(0), sys.executable, "-c", COLLECTOR, str(collector)], start_new_session=True)
+def taking_collector():
+    """Its port."""
+    port = free_port()
+    taking = subprocess.Popen([*compare.pinned(0), sys.executable, "-c", COLLECTOR, str(port)], start_new_session=True)
     compare.procs.append(taking)
-    sampled = lambda rate, port: lambda text: text.replace("port: 1, sampleRate: 0.01", f"port: {port}, transport: http, sampleRate: {rate}")
+    return port
+
+
+def spans(start, collector, rounds, row):
     routers = {"none": start(sampled(0.0, 1)), "dead": start(sampled(1.0, 1)), "live": start(sampled(1.0, collector))}
     for port, _ in routers.values():
         compare.wait_ready(port)
