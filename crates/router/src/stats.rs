@@ -410,7 +410,79 @@ impl ClientGauges {
 
 #[cfg(test)]
 mod tests {
+    use telemetry::metrics::{Outcome, Registry, Scope, linkerd};
+
     use super::*;
+
+    fn outcome(status: u16) -> Outcome<'static> {
+        Outcome {
+            status: Some(status),
+            success: status < 500,
+            code: None,
+            exception: None,
+            latency_us: 1_500,
+        }
+    }
+
+    /// What Linkerd's page shows of the client `c` and the service `s`: requests, successes and failures of both, answers
+    /// with 200 of the client.
+    fn shown(registry: &Registry) -> [u64; 7] {
+        let page = linkerd::json(registry, &linkerd::JsonOptions::default()).unwrap();
+        let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+        [
+            "client/c/requests",
+            "client/c/success",
+            "client/c/failures",
+            "client/c/status/200",
+            "service/s/requests",
+            "service/s/success",
+            "service/s/failures",
+        ]
+        .map(|name| page[format!("rt/out/{name}")].as_u64().unwrap_or(0))
+    }
+
+    #[test]
+    fn a_client_and_a_service_are_the_sums_of_their_pairs_also_of_those_that_have_gone() {
+        let registry = Registry::new();
+        let (client, service) = (
+            Arc::<ClientStats>::default(),
+            Arc::<ServiceStats>::default(),
+        );
+        let _shown = [
+            registry.register(Scope::client("out", "c"), Arc::clone(&client) as _),
+            registry.register(Scope::service("out", "s"), Arc::clone(&service) as _),
+        ];
+        let pair = || {
+            let scope = Scope::client_service("out", "c", "s");
+            Pair::new(&client, &service, |pair| registry.register(scope, pair))
+        };
+        let request = |pair: &Pair, attempts: &[u16]| {
+            service.requests.begin();
+            for status in attempts {
+                pair.stats.attempts.begin();
+                pair.stats.attempts.end(&outcome(*status));
+            }
+            let last = outcome(*attempts.last().unwrap());
+            service.requests.end_elsewhere(&last);
+            pair.stats.outcomes.end(&last);
+        };
+        let (one, other) = (pair(), pair());
+        assert!(one.is_of(&client, &service));
+        request(&one, &[503, 200]);
+        request(&other, &[200]);
+        request(&other, &[503]);
+        // One that got to no client.
+        service.requests.begin();
+        service.requests.end(&outcome(502));
+        let all = [4, 2, 2, 2, 4, 2, 2];
+        assert_eq!(shown(&registry), all);
+        drop(one);
+        assert_eq!(shown(&registry), all);
+        drop(other);
+        assert_eq!(shown(&registry), all);
+        request(&pair(), &[200]);
+        assert_eq!(shown(&registry), [5, 3, 2, 3, 5, 3, 2]);
+    }
 
     #[test]
     fn the_mean_weight_is_that_of_the_endpoints_there_are() {
