@@ -176,9 +176,6 @@ pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr)
     let down = &mut connection.down;
     if !polite {
         linger(down).await;
-    } else if down.waits_for_end {
-        // Closing alone would do, but take it back if the client sent something all the same.
-        _ = poll_fn(|cx| down.io.poll_shutdown(cx)).await;
     }
 }
 
@@ -301,7 +298,7 @@ async fn refuse_head(local: &Local, ends: &Ends, down: &mut Downstream, error: &
 async fn linger(down: &mut Downstream) {
     let mut left = 64 * 1024usize;
     down.timer.arm_in(Duration::from_secs(1));
-    let mut shut = false;
+    let mut shut = down.ended;
     poll_fn(|cx| {
         if !shut {
             match down.io.poll_shutdown(cx) {

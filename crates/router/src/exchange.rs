@@ -68,8 +68,8 @@ pub(crate) struct Downstream {
     pub(crate) written: usize,
     /// The client sent FIN.
     pub(crate) half_closed: bool,
-    /// What was written last waits for the end, see [`Io::poll_write_last`].
-    pub(crate) waits_for_end: bool,
+    /// The client has its last answer and our end.
+    pub(crate) ended: bool,
     pub(crate) stalls: Stalls,
     pub(crate) timer: Timer,
     /// Bytes written to the client, and read from it, for metrics.
@@ -250,7 +250,7 @@ impl Downstream {
             out: Vec::new(),
             written: 0,
             half_closed: false,
-            waits_for_end: false,
+            ended: false,
             stalls: Stalls::of(&SocketSettings::default()),
             timer,
             sent: 0,
@@ -363,6 +363,8 @@ struct Passing<F> {
     then_ends: bool,
     /// Who is told before its last piece is written.
     before_last: Option<F>,
+    /// What was written last waits for the end, see [`Io::poll_write_last`].
+    waits_for_end: bool,
     /// Its bytes go around the buffer.
     passage: Option<Passage>,
 }
@@ -686,7 +688,8 @@ impl<'a> Exchange<'a> {
     }
 
     /// Passes the response on: `down.out` holds its head. `before_last` is called before the last piece is written: what
-    /// it notes is noted before the client has its whole answer. `then_ends`: the client's connection ends when all is written.
+    /// it notes is noted before the client has its whole answer. `then_ends`: the client's connection ends when all is written;
+    /// then it ends here, before anything else is done: the answer may wait for it.
     pub(crate) async fn forward(
         &mut self,
         framing: Framing,
@@ -701,6 +704,7 @@ impl<'a> Exchange<'a> {
             blocked: false,
             then_ends: then_ends && self.all_sent && self.body.is_complete(),
             before_last: Some(before_last),
+            waits_for_end: false,
             passage: None,
         };
         let stalls = self.down.stalls;
@@ -767,7 +771,7 @@ impl<'a> Exchange<'a> {
                     && passing.is_last()
                     && self.wrapper.is_none()
                     && self.down.io.is_plain();
-                self.down.waits_for_end = last;
+                passing.waits_for_end = last;
                 let wrote = match last {
                     true => self.down.io.poll_write_last(cx, head),
                     false => self.down.io.poll_write_two(cx, head, body),
@@ -793,6 +797,11 @@ impl<'a> Exchange<'a> {
                 if let Some(wrapper) = self.wrapper.take() {
                     wrapper.finish(&mut self.down.out);
                     continue;
+                }
+                if passing.waits_for_end {
+                    // Closing alone would do, but take it back if the client sent something all the same.
+                    _ = ready!(self.down.io.poll_shutdown(cx));
+                    self.down.ended = true;
                 }
                 return Poll::Ready(Forwarded::Whole);
             }
