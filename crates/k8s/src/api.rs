@@ -285,6 +285,9 @@ impl Api {
         });
         match asked.await {
             Ok(streams) => Ok(*streams),
+            // Nobody was there, as a proxy says in the API server's place: a list would fare no better, and one that
+            // comes through at its return is one more than needed.
+            Err(error) if error.passing() => Err(error),
             // It is there and doesn't want to tell: lists are always understood.
             Err(ApiError::Status { .. } | ApiError::Garbage(_)) => Ok(false),
             Err(error) => Err(error),

@@ -673,6 +673,23 @@ async fn a_streamed_list_that_failed_in_passing_is_asked_for_again() {
     assert_eq!(fake.calls(STREAMED), 3, "slices twice, services once");
 }
 
+/// A proxy answers for an API server that is away: whether it streams is not known by that.
+#[tokio::test]
+async fn while_nobody_says_whether_lists_are_streamed_none_is_asked_for() {
+    let fake = Fake::start().await;
+    fake.streams();
+    fake.slice("a", "s1", &["10.0.0.1"]);
+    fake.fault("/version", Fault::Status(502));
+    let namer = namer(&fake, timing()).await;
+    timeout(LONG, fake.called("/version", 4)).await.unwrap();
+    assert_eq!(fake.calls("limit="), 0, "no list by itself");
+    fake.heal();
+    until(&namer, WEB, "10.0.0.1").await;
+    both_listed(&fake).await;
+    assert_eq!(fake.calls("limit="), 0, "no list by itself");
+    assert_eq!(fake.calls(STREAMED), 2, "slices, services");
+}
+
 #[tokio::test]
 async fn a_list_that_is_empty_by_mistake_removes_nothing() {
     for streams in [false, true] {
