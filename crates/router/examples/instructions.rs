@@ -18,6 +18,7 @@ use naming::{
     NamesLimits, Reads, Var,
 };
 use router::http1::{Limits, Parsed, RequestHead, ResponseHead, strip_hop_by_hop};
+use telemetry::trace::{Formats, Propagation, TraceContext};
 
 const SERVICES: usize = 10_000;
 /// Names that are bound one after the other: which place a hash gives to one of them is chance, for all of them it is not.
@@ -229,11 +230,11 @@ const REQUEST: &[u8] = b"GET http://web:80/index.html?q=1 HTTP/1.1\r\nHost: web\
     Accept-Encoding: gzip, deflate\r\nCookie: session=0123456789abcdef\r\nProxy-Connection: Keep-Alive\r\n\
     Connection: keep-alive\r\nl5d-ctx-trace: AAAAAAAAAAEAAAAAAAAAAQAAAAAAAAABAAAAAAAAAAA=\r\nX-Request-Id: 7c0ffee\r\n\r\n";
 
-const ADDED: &[u8] =
-    b"l5d-dst-service: /svc/web\r\nl5d-dst-client: /#/io.l5d.fs/web\r\nl5d-reqid: 0000000000000001\r\n";
+const ADDED: &[u8] = b"l5d-dst-service: /svc/web\r\nl5d-dst-client: /#/io.l5d.fs/web\r\n";
 
 /// A proxy's request is read, changed as it is on its way, and written.
 fn request_head() {
+    let trace = TraceContext::root();
     let (mut head, limits, mut out) = (RequestHead::new(), Limits::default(), Vec::new());
     let mut pass = || {
         assert!(matches!(
@@ -245,9 +246,16 @@ fn request_head() {
         head.remove("Expect");
         head.remove_where(|name| name.eq_ignore_ascii_case(b"l5d-ctx-trace"));
         head.append(b"Via", b"1.1 rutter");
-        head.append_block(ADDED);
         out.clear();
         head.write(&mut out);
+        out.truncate(out.len() - 2);
+        out.extend_from_slice(ADDED);
+        trace.write(Formats::default(), Propagation::Default, |name, value| {
+            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        });
+        out.extend_from_slice(b"\r\n");
         assert!(out.starts_with(b"GET /index.html?q=1 HTTP/1.1\r\nHost: web:80\r\n"));
     };
     pass();

@@ -23,6 +23,8 @@ pub(crate) struct Call<'a> {
     local: &'a Local,
     ends: &'a Ends,
     began: Instant,
+    /// When its answer's last piece was about to be written; before that, when it began.
+    answered: Instant,
     /// When it began, in µs since 1970; only for sampled requests.
     began_us: u64,
     /// The server span's.
@@ -55,10 +57,12 @@ impl Attempt {
 impl<'a> Call<'a> {
     pub(crate) fn begin(local: &'a Local, ends: &'a Ends) -> Self {
         ends.stats.requests.begin();
+        let began = Instant::now();
         Self {
             local,
             ends,
-            began: Instant::now(),
+            began,
+            answered: began,
             began_us: 0,
             trace: TraceContext::root(),
             traced: false,
@@ -72,6 +76,10 @@ impl<'a> Call<'a> {
 
     pub(crate) fn began(&self) -> Instant {
         self.began
+    }
+
+    pub(crate) fn answered_at(&self) -> Instant {
+        self.answered
     }
 
     /// The context is known: the server's span continues the caller's trace, or begins one.
@@ -213,7 +221,8 @@ impl<'a> Call<'a> {
     /// It is answered as far as its counters go: its last piece is about to be written, and who reads it may look at the
     /// counters next; or it goes on as a tunnel, and how long that lasts is no latency.
     pub(crate) fn answered(&mut self, status: u16, success: bool) {
-        let latency_us = self.began.elapsed().as_micros() as u64;
+        self.answered = Instant::now();
+        let latency_us = self.answered.duration_since(self.began).as_micros() as u64;
         self.count(&Outcome {
             status: Some(status),
             success,

@@ -1,7 +1,6 @@
 //! The answer on its way to the client: its head made ours, its body passed on, or a tunnel from here on.
 
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use dtab::Dtab;
 use telemetry::code::Code;
@@ -165,7 +164,7 @@ impl Attempts<'_> {
             return After::Close;
         }
         if up_keeps && all_sent && up.buffer.is_empty() && !hidden {
-            self.client.put_back(&endpoint, up, Instant::now());
+            self.client.put_back(&endpoint, up, call.answered_at());
         }
         if !body.is_complete() && !drain(down, body).await {
             after = After::Close;

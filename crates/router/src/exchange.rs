@@ -400,7 +400,8 @@ pub(crate) struct Exchange<'a> {
     /// Something moved since the timer was armed.
     moved: bool,
     /// Since when nothing moves.
-    still_since: Instant,
+    /// When something last moved, as far as anybody looked; none before there was anything to wait for.
+    still_since: Option<Instant>,
     /// What is done to the response's body, with [`Reframe::Wrap`].
     wrapper: Option<Box<Wrapper>>,
 }
@@ -423,7 +424,7 @@ impl<'a> Exchange<'a> {
             heard: false,
             write_error: None,
             moved: false,
-            still_since: Instant::now(),
+            still_since: None,
             wrapper: None,
         }
     }
@@ -446,7 +447,7 @@ impl<'a> Exchange<'a> {
             heard: true,
             write_error: None,
             moved: false,
-            still_since: Instant::now(),
+            still_since: None,
             wrapper,
         }
     }
@@ -619,10 +620,11 @@ impl<'a> Exchange<'a> {
     fn arm_stall(&mut self, deadline: Option<Instant>) {
         let now = Instant::now();
         if std::mem::take(&mut self.moved) || self.all_sent {
-            self.still_since = now;
+            self.still_since = None;
         }
+        let since = *self.still_since.get_or_insert(now);
         // It may have been the endpoint that was waited for, and is the client now.
-        let stall = (self.still_since + self.upload_stall()).max(now + SOON);
+        let stall = (since + self.upload_stall()).max(now + SOON);
         self.down
             .timer
             .arm(deadline.map_or(stall, |deadline| deadline.min(stall)));
@@ -642,7 +644,8 @@ impl<'a> Exchange<'a> {
 
     /// Whether nothing has moved for `limit`.
     fn stands_still(&self, limit: Duration) -> bool {
-        !self.moved && self.still_since.elapsed() >= limit
+        let since = self.still_since;
+        !self.moved && since.is_some_and(|since| since.elapsed() >= limit)
     }
 
     fn poll_head(
@@ -708,7 +711,7 @@ impl<'a> Exchange<'a> {
             passage: None,
         };
         let stalls = self.down.stalls;
-        self.down.timer.arm_in(stalls.write.min(STALL));
+        let look_again = stalls.write.min(STALL);
         // A long silence is no stall as long as nothing is owed: server-sent events may pause. What is watched is a
         // client that takes nothing, and an endpoint that stops in the middle of a body with a length.
         let owes = matches!(framing, Framing::Length(_));
@@ -728,13 +731,19 @@ impl<'a> Exchange<'a> {
                 // The upload fails while the response runs: nothing more goes up, the response goes on.
                 Err(_) => self.write_error = Some(io::ErrorKind::BrokenPipe.into()),
             }
+            // Most responses are passed on at once: what has to wait first asks for the time.
+            if self.still_since.is_none() {
+                let now = Instant::now();
+                self.still_since = Some(now);
+                self.down.timer.arm(now + look_again);
+            }
             while self.down.timer.poll(cx).is_ready() {
                 if std::mem::take(&mut self.moved) || !(blocked || owes) {
-                    self.still_since = Instant::now();
+                    self.still_since = Some(Instant::now());
                 } else if self.stands_still(if blocked { stalls.write } else { STALL }) {
                     return Poll::Ready(Forwarded::Stalled);
                 }
-                self.down.timer.arm_in(stalls.write.min(STALL));
+                self.down.timer.arm_in(look_again);
             }
             Poll::Pending
         })

@@ -13,7 +13,28 @@ pub struct Fields {
     /// The end of the start line with its CR LF, where the first field begins.
     pub(super) start: usize,
     index: Vec<Entry>,
+    /// Which lengths the names in the index have, a bit for each. Most fields that are asked for are not there, and of a
+    /// length that no name has.
+    lengths: Lengths,
     scan: Scan,
+}
+
+/// A set of lengths of names; all from 63 on are one.
+#[derive(Debug, Default, Clone, Copy)]
+struct Lengths(u64);
+
+impl Lengths {
+    const fn of(len: usize) -> Self {
+        Self(1 << if len < 63 { len } else { 63 })
+    }
+
+    fn add(&mut self, entry: &Entry) {
+        self.0 |= Self::of((entry.name_end - entry.start) as usize).0;
+    }
+
+    const fn have(self, len: usize) -> bool {
+        self.0 & Self::of(len).0 != 0
+    }
 }
 
 /// Where a line lies in `Fields::bytes`.
@@ -83,7 +104,11 @@ impl Fields {
 
     /// The values of all fields of this name, in their order.
     pub fn values<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
-        self.index
+        let index = match self.lengths.have(name.len()) {
+            true => &self.index[..],
+            false => &[],
+        };
+        index
             .iter()
             .filter(|entry| entry.is(&self.bytes, name.as_bytes()))
             .map(|entry| entry.value(&self.bytes))
@@ -125,6 +150,9 @@ impl Fields {
 
     /// Removes all fields of this name; how many there were.
     pub fn remove(&mut self, name: &str) -> usize {
+        if !self.lengths.have(name.len()) {
+            return 0;
+        }
         self.remove_where(|found| found.eq_ignore_ascii_case(name.as_bytes()))
     }
 
@@ -149,34 +177,7 @@ impl Fields {
             let start = self.bytes.len();
             self.bytes.extend_from_slice(name);
             let entry = self.finish(start, |bytes| scan::push_value(bytes, value));
-            self.index.push(entry);
-        }
-    }
-
-    /// Adds lines that were made before, `name: value` with CR LF at the end of each, in one piece.
-    ///
-    /// # Panics
-    /// In debug builds, when a line is no field; otherwise nothing of the block is added then.
-    pub fn append_block(&mut self, block: &[u8]) {
-        let (start, known) = (self.bytes.len(), self.index.len());
-        self.bytes.extend_from_slice(block);
-        let mut at = start;
-        while at < self.bytes.len() {
-            let line = self.bytes[at..]
-                .iter()
-                .position(|byte| !scan::is_value(*byte))
-                .map(|n| at + n);
-            let read = line
-                .filter(|end| self.bytes[*end..].starts_with(b"\r\n"))
-                .and_then(|end| Some((end, Entry::read(&self.bytes, at, end).ok()?)));
-            debug_assert!(read.is_some(), "lines of fields: {}", block.escape_ascii());
-            let Some((end, entry)) = read else {
-                self.bytes.truncate(start);
-                self.index.truncate(known);
-                return;
-            };
-            self.index.push(entry);
-            at = end + 2;
+            self.add(entry);
         }
     }
 
@@ -191,16 +192,19 @@ impl Fields {
     /// As [`Fields::set`], with a value that lies in these bytes already.
     pub(super) fn set_from_within(&mut self, name: &str, value: Range<usize>) {
         let has_name = |entry: &Entry, bytes: &[u8]| entry.is(bytes, name.as_bytes());
-        let first = self
-            .index
-            .iter()
-            .position(|entry| has_name(entry, &self.bytes));
+        let first = match self.lengths.have(name.len()) {
+            true => self
+                .index
+                .iter()
+                .position(|entry| has_name(entry, &self.bytes)),
+            false => None,
+        };
         let Some(first) = first else {
             if is_name(name.as_bytes()) {
                 let start = self.bytes.len();
                 self.bytes.extend_from_slice(name.as_bytes());
                 let entry = self.finish(start, |bytes| bytes.extend_from_within(value));
-                self.index.push(entry);
+                self.add(entry);
             }
             return;
         };
@@ -227,6 +231,11 @@ impl Fields {
         }
         out.extend_from_slice(&self.bytes[run]);
         out.extend_from_slice(b"\r\n");
+    }
+
+    fn add(&mut self, entry: Entry) {
+        self.lengths.add(&entry);
+        self.index.push(entry);
     }
 
     /// The name is there, from `start`; adds the rest of the line, its value by `push`.
@@ -266,7 +275,7 @@ impl Fields {
             match self.scan.next(buf, limits)? {
                 Step::Line(1, start, end) => {
                     self.bytes.clear();
-                    self.index.clear();
+                    self.clear_index();
                     self.start = end + 2;
                     start_line(&buf[start..end])?;
                 }
@@ -276,10 +285,10 @@ impl Fields {
                         return Err(HeadError::TooManyFields { limit });
                     }
                     let entry = Entry::read(buf, start, end);
-                    self.index
-                        .push(entry.map_err(|what| {
-                            HeadError::malformed(what, number, &buf[start..end])
-                        })?);
+                    self.add(
+                        entry
+                            .map_err(|what| HeadError::malformed(what, number, &buf[start..end]))?,
+                    );
                 }
                 Step::Partial => {
                     self.adopt(buf, self.scan.lines_end());
@@ -303,9 +312,14 @@ impl Fields {
     /// Forgets everything, keeps the memory.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
-        self.index.clear();
+        self.clear_index();
         self.start = 0;
         self.scan = Scan::default();
+    }
+
+    fn clear_index(&mut self) {
+        self.index.clear();
+        self.lengths = Lengths::default();
     }
 
     /// Begins a head by hand with this line, which is without its CR LF.
@@ -355,6 +369,9 @@ fn is_name(name: &[u8]) -> bool {
 /// cannot be removed by listing it: `Host`, `Content-Length`, `Transfer-Encoding`, `Via`. To be called before fields are
 /// added, so that a client's list can't name those.
 pub fn strip_hop_by_hop(fields: &mut Fields) {
+    if fields.lengths.0 & HOP_BY_HOP == 0 {
+        return;
+    }
     let Fields { bytes, index, .. } = fields;
     for at in 0..index.len() {
         let connection = index[at];
@@ -382,6 +399,10 @@ fn is_kept(name: &[u8]) -> bool {
     .iter()
     .any(|kept| name.eq_ignore_ascii_case(kept))
 }
+
+/// The lengths of the names in [`is_hop_by_hop`].
+const HOP_BY_HOP: u64 =
+    Lengths::of(2).0 | Lengths::of(7).0 | Lengths::of(10).0 | Lengths::of(18).0 | Lengths::of(19).0;
 
 fn is_hop_by_hop(name: &[u8]) -> bool {
     let known: &[u8] = match name.len() {

@@ -117,17 +117,34 @@ pub(super) fn is_value(byte: u8) -> bool {
 }
 
 /// Whether a name or method may have this byte (`tchar` in RFC 9110 5.6.2).
-pub(super) fn is_token(byte: u8) -> bool {
+pub(super) const fn is_token(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
 
+/// [`is_token`] of each byte: names are read byte by byte, and one look is less than a dozen comparisons.
+const TOKEN: [bool; 256] = {
+    let mut token = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        token[byte] = is_token(byte as u8);
+        byte += 1;
+    }
+    token
+};
+
 /// How many bytes at the front are of a token.
 pub(super) fn token_run(bytes: &[u8]) -> usize {
-    bytes.iter().take_while(|byte| is_token(**byte)).count()
+    let other = bytes.iter().position(|byte| !TOKEN[usize::from(*byte)]);
+    other.unwrap_or(bytes.len())
 }
 
 /// Appends a value that one of ours made, without what is blank around it; what would break its line becomes a space.
 pub(super) fn push_value(out: &mut Vec<u8>, value: &[u8]) {
+    let has_blank_end = matches!(value, [b' ', ..] | [.., b' ']);
+    if !has_blank_end && plain_run(value) == value.len() {
+        out.extend_from_slice(value);
+        return;
+    }
     let is_visible = |byte: &u8| is_value(*byte) && !matches!(byte, b' ' | b'\t');
     let first = value.iter().position(is_visible).unwrap_or(value.len());
     let end = value

@@ -237,7 +237,8 @@ fn fields_are_removed_replaced_and_added_in_their_places() {
     head.set("Host", b"other");
     head.set("B", b" five ");
     head.set("New", b"6");
-    head.append_block(b"Via: 1.1 x\r\nl5d-y: 7\r\n");
+    head.append(b"Via", b"1.1 x");
+    head.append(b"l5d-y", b"7");
     head.append(b"Last", b"8");
     assert_eq!(
         written(|out| head.write(out)),
@@ -850,8 +851,8 @@ proptest! {
     /// Edits on the index do what they would do to a plain list of fields.
     #[test]
     fn edits_do_what_they_would_do_to_a_list(
-        start in prop::collection::vec(("[a-c]", "[x-z]{0,3}"), 0..6),
-        edits in prop::collection::vec((0..4, "[a-dA-D]", "[0-9]{0,3}"), 0..10),
+        start in prop::collection::vec(("[a-c]{1,2}", "[x-z]{0,3}"), 0..6),
+        edits in prop::collection::vec((0..4, "[abAB]{1,3}", "[0-9]{0,3}"), 0..10),
     ) {
         let mut list: Vec<(String, String)> = start;
         let lines: String = list.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -868,9 +869,9 @@ proptest! {
                     head.append(name.as_bytes(), value.as_bytes());
                 }
                 2 => {
-                    list.push((name.clone(), value.clone()));
-                    list.push((name.clone(), value.clone()));
-                    head.append_block(format!("{name}: {value}\r\n").repeat(2).as_bytes());
+                    let values = list.iter().filter(|(have, _)| have.eq_ignore_ascii_case(name));
+                    let values: Vec<_> = values.map(|(_, value)| value.as_bytes()).collect();
+                    prop_assert_eq!(head.values(name).collect::<Vec<_>>(), values);
                 }
                 _ => {
                     match list.iter().position(|(have, _)| have.eq_ignore_ascii_case(name)) {

@@ -19,17 +19,26 @@ const NONE: u8 = 0x80;
 /// Writes `bytes` as padded base64 into `out`, which must have room for four characters for each three bytes begun.
 /// Returns the length written.
 pub(crate) fn encode(bytes: &[u8], out: &mut [u8]) -> usize {
-    let mut written = 0;
-    for (three, four) in bytes.chunks(3).zip(out.chunks_exact_mut(4)) {
-        let byte = |i| u32::from(three.get(i).copied().unwrap_or(0));
-        let word = byte(0) << 16 | byte(1) << 8 | byte(2);
-        let digit = |shift: u32| ALPHABET[(word >> shift) as usize & 63];
-        let last_two = [b'=', b'='];
-        four.copy_from_slice(&[digit(18), digit(12), digit(6), digit(0)]);
-        four[three.len() + 1..].copy_from_slice(&last_two[..3 - three.len()]);
-        written += 4;
+    let (threes, rest) = bytes.as_chunks::<3>();
+    let (fours, _) = out.as_chunks_mut::<4>();
+    for (three, four) in threes.iter().zip(&mut *fours) {
+        *four = digits(*three);
     }
-    written
+    if !rest.is_empty()
+        && let Some(four) = fours.get_mut(threes.len())
+    {
+        let mut last = [0; 3];
+        last[..rest.len()].copy_from_slice(rest);
+        *four = digits(last);
+        four[rest.len() + 1..].fill(b'=');
+    }
+    4 * fours.len().min(bytes.len().div_ceil(3))
+}
+
+/// The four digits of three bytes.
+fn digits([a, b, c]: [u8; 3]) -> [u8; 4] {
+    let word = u32::from_be_bytes([0, a, b, c]);
+    [18, 12, 6, 0].map(|shift| ALPHABET[(word >> shift) as usize & 63])
 }
 
 /// Reads padded base64 into `out`; the number of bytes, or none when it is no base64 or longer than `out`.
