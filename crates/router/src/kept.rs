@@ -1,4 +1,5 @@
-//! What a worker keeps for the next that needs one, so that it need not be made anew: the one given back last comes first.
+//! What a worker keeps for the next that needs one, so that it need not be made anew: the one given back last comes first
+//! ([`Kept`]). And what many have alike, which is there once ([`Alike`]).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

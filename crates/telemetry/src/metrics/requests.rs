@@ -111,8 +111,9 @@ impl Requests {
         self.failures.add(gone.failures.get());
         self.latency.absorb(&gone.latency);
         self.statuses.absorb(&gone.statuses);
+        let mut exceptions = lock(&self.exceptions);
         for (name, n) in &*lock(&gone.exceptions) {
-            *lock(&self.exceptions).entry(name.clone()).or_default() += n;
+            *exceptions.entry(name.clone()).or_default() += n;
         }
     }
 
