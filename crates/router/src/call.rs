@@ -78,6 +78,7 @@ impl<'a> Call<'a> {
         self.began
     }
 
+    /// When its answer's last piece was about to be written; since then its connection to the endpoint has been idle.
     pub(crate) fn answered_at(&self) -> Instant {
         self.answered
     }

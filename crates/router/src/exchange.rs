@@ -399,8 +399,7 @@ pub(crate) struct Exchange<'a> {
     write_error: Option<io::Error>,
     /// Something moved since the timer was armed.
     moved: bool,
-    /// Since when nothing moves.
-    /// When something last moved, as far as anybody looked; none before there was anything to wait for.
+    /// Since when nothing moves, as far as anybody looked; none before there was anything to wait for.
     still_since: Option<Instant>,
     /// What is done to the response's body, with [`Reframe::Wrap`].
     wrapper: Option<Box<Wrapper>>,
