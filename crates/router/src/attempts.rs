@@ -56,7 +56,7 @@ pub(crate) struct Attempts<'a> {
 
 /// An attempt that got a connection.
 pub(crate) struct Sent {
-    pub(crate) up: Upstream,
+    pub(crate) up: Box<Upstream>,
     pub(crate) endpoint: Rc<Endpoint>,
     pub(crate) load: Load,
     pub(crate) all_sent: bool,

@@ -241,7 +241,7 @@ impl Drop for Open {
 /// What came of waiting for a place.
 enum Placed {
     Place(Place),
-    Connection(Upstream),
+    Connection(Box<Upstream>),
 }
 
 /// Counts a request that waits on this worker.
@@ -269,6 +269,21 @@ pub(crate) enum ConnectError {
     Tls(TlsFailure),
     /// There may be no further one.
     NoPlace(NoPlace),
+}
+
+impl ConnectError {
+    /// Whether nobody answered at all: the machine is gone, or the way to it.
+    fn is_silence(&self) -> bool {
+        use io::ErrorKind;
+        match self {
+            Self::Timeout => true,
+            Self::Refused(error) => matches!(
+                error.kind(),
+                ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable
+            ),
+            Self::Tls(_) | Self::NoPlace(_) => false,
+        }
+    }
 }
 
 /// Bytes that are not acknowledged for so long end the connection: its machine is dead, or unreachable.
@@ -390,8 +405,8 @@ impl Client {
         Some(Rc::clone(&endpoints[index].endpoint))
     }
 
-    /// A pooled connection that is quiet, or `None`.
-    pub(crate) fn reuse(&self, endpoint: &Endpoint, now: Instant) -> Option<Upstream> {
+    /// A pooled connection that is quiet and not [in doubt](Unanswered::since), or `None`.
+    pub(crate) fn reuse(&self, endpoint: &Endpoint, now: Instant) -> Option<Box<Upstream>> {
         let settings = &*self.settings;
         loop {
             let mut upstream = endpoint.idle.take()?;
@@ -401,6 +416,7 @@ impl Client {
             if !old
                 && (now.duration_since(upstream.idle_since) < settings.pool_idle
                     || endpoint.idle.len() < self.kept())
+                && !self.in_doubt(endpoint, upstream.idle_since)
                 && upstream.io.is_quiet()
             {
                 upstream.reused = true;
@@ -408,6 +424,11 @@ impl Client {
                 return Some(upstream);
             }
         }
+    }
+
+    /// Whether a connection that was `heard` of then leads to nobody, perhaps.
+    fn in_doubt(&self, endpoint: &Endpoint, heard: Instant) -> bool {
+        self.pools.unanswered.since(endpoint.shared.addr, heard)
     }
 
     /// A connection for a request, a new one unless one is put back while it waits for its place. `timer` is armed for it.
@@ -418,7 +439,7 @@ impl Client {
         blocks: &Blocks,
         timer: &Timer,
         deadline: Option<Instant>,
-    ) -> Result<Upstream, ConnectError> {
+    ) -> Result<Box<Upstream>, ConnectError> {
         let place = match &endpoint.places {
             None => None,
             Some(places) => match places.take() {
@@ -451,6 +472,13 @@ impl Client {
             result = connecting => result.map_err(ConnectError::Refused),
             () = timer.expired() => Err(ConnectError::Timeout),
         };
+        // A request that has less time than a connect is no measure.
+        let cut_short = deadline.is_some_and(|deadline| deadline < limit);
+        match &result {
+            Err(ConnectError::Timeout) if cut_short => {}
+            Err(error) if error.is_silence() => self.pools.unanswered.note(addr, began),
+            _ => {}
+        }
         let local = result.as_ref().ok().and_then(|tcp| tcp.local_addr().ok());
         let result = match (result, &self.shared.keys) {
             (Ok(tcp), None) => Ok(Io::Plain(tcp)),
@@ -464,7 +492,7 @@ impl Client {
                 self.stats.connects.incr();
                 self.stats.connect_latency.record(micros);
                 self.stats.connections.incr();
-                Ok(Upstream {
+                Ok(Box::new(Upstream {
                     local,
                     io,
                     buffer: blocks.buffer(),
@@ -474,7 +502,7 @@ impl Client {
                     user: Some(Arc::clone(&self.stats)),
                     _open: Open(Arc::clone(&self.stats)),
                     _place: place,
-                })
+                }))
             }
             Err(error) => {
                 self.stats.failed_connect_latency.record(micros);
@@ -544,7 +572,7 @@ impl Client {
     }
 
     /// Puts a connection back that is clean: no unread bytes, and both sides keep it.
-    pub(crate) fn put_back(&self, endpoint: &Endpoint, mut upstream: Upstream, now: Instant) {
+    pub(crate) fn put_back(&self, endpoint: &Endpoint, mut upstream: Box<Upstream>, now: Instant) {
         debug_assert!(upstream.buffer.is_empty());
         upstream.buffer.rest();
         if endpoint.removed.get() {
@@ -575,7 +603,8 @@ impl Client {
                 // Somebody on another worker has more use for their places.
                 endpoint.idle.clear();
             }
-            endpoint.idle.sweep(now, limit, min);
+            let in_doubt = |heard| self.in_doubt(endpoint, heard);
+            endpoint.idle.sweep(now, limit, min, in_doubt);
         }
     }
 

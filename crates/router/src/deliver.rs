@@ -202,7 +202,7 @@ impl Attempts<'_> {
         down: &mut Downstream,
         job: &Job,
         call: &mut Call<'_>,
-        (mut up, load, status): (Upstream, Load, u16),
+        (mut up, load, status): (Box<Upstream>, Load, u16),
         (attempt, facts): (&Attempt, AttemptFacts),
     ) -> After {
         let stats = &self.ends.stats.tunnels;

@@ -5,27 +5,30 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::client::Upstream;
 use crate::kept::less_room;
 use crate::settings::{ClientSettings, ClientTls};
+use crate::unanswered::Unanswered;
 
 /// Idle connections to one address.
 #[derive(Default)]
 pub(crate) struct Idle {
     /// The one that was used last is the last.
-    connections: RefCell<Vec<Upstream>>,
+    #[expect(clippy::vec_box, reason = "moved from hand to hand with each request")]
+    connections: RefCell<Vec<Box<Upstream>>>,
     swept: Cell<Option<Instant>>,
 }
 
 impl Idle {
     /// The one that was used last: the others may grow old and be closed.
-    pub(crate) fn take(&self) -> Option<Upstream> {
+    pub(crate) fn take(&self) -> Option<Box<Upstream>> {
         self.connections.borrow_mut().pop()
     }
 
-    pub(crate) fn put(&self, upstream: Upstream) {
+    pub(crate) fn put(&self, upstream: Box<Upstream>) {
         self.connections.borrow_mut().push(upstream);
     }
 
@@ -38,14 +41,20 @@ impl Idle {
         drop(self.connections.take());
     }
 
-    /// Closes those that the endpoint closed, and of those that were not used for `limit` all but `min`. Once for each `now`,
-    /// whoever asks.
-    pub(crate) fn sweep(&self, now: Instant, limit: Duration, min: usize) {
+    /// Closes those that the endpoint closed or that are `in_doubt`, as they were last heard of so long ago, and of those that
+    /// were not used for `limit` all but `min`. Once for each `now`, whoever asks.
+    pub(crate) fn sweep(
+        &self,
+        now: Instant,
+        limit: Duration,
+        min: usize,
+        in_doubt: impl Fn(Instant) -> bool,
+    ) {
         if self.swept.replace(Some(now)) == Some(now) {
             return;
         }
         let mut connections = self.connections.borrow_mut();
-        connections.retain_mut(|one| one.io.is_quiet());
+        connections.retain_mut(|one| one.io.is_quiet() && !in_doubt(one.idle_since));
         let fresh = |one: &Upstream| now.duration_since(one.idle_since) < limit;
         // The oldest stand first.
         let stale = connections.iter().take_while(|one| !fresh(one)).count();
@@ -58,8 +67,11 @@ impl Idle {
 }
 
 /// A worker's idle connections, by address.
-#[derive(Default)]
-pub(crate) struct IdlePools(RefCell<HashMap<SocketAddr, Vec<Agreed>>>);
+pub(crate) struct IdlePools {
+    all: RefCell<HashMap<SocketAddr, Vec<Agreed>>>,
+    /// What all workers found out.
+    pub(crate) unanswered: Arc<Unanswered>,
+}
 
 /// Who agrees on these terms finds connections there.
 type Agreed = (Terms, Weak<Idle>);
@@ -73,6 +85,13 @@ struct Terms {
 }
 
 impl IdlePools {
+    pub(crate) fn new(unanswered: Arc<Unanswered>) -> Self {
+        Self {
+            all: RefCell::default(),
+            unanswered,
+        }
+    }
+
     /// Where a client with these settings finds connections to the address. Where their number is limited each client has its
     /// own.
     pub(crate) fn of(&self, addr: SocketAddr, settings: &ClientSettings) -> Rc<Idle> {
@@ -84,7 +103,7 @@ impl IdlePools {
             life: settings.session_life,
             tls: settings.tls.clone(),
         };
-        let mut all = self.0.borrow_mut();
+        let mut all = self.all.borrow_mut();
         let here = all.entry(addr).or_default();
         here.retain(is_used);
         let known = here.iter().find(|(known, _)| *known == terms);
@@ -98,7 +117,7 @@ impl IdlePools {
 
     /// Forgets addresses that no client has any more.
     pub(crate) fn prune(&self) {
-        self.0.borrow_mut().retain(|_, here| {
+        self.all.borrow_mut().retain(|_, here| {
             here.retain(is_used);
             !here.is_empty()
         });
@@ -116,7 +135,7 @@ mod tests {
 
     #[test]
     fn clients_share_what_they_agree_on() {
-        let pools = IdlePools::default();
+        let pools = IdlePools::new(Arc::new(Unanswered::new(Instant::now())));
         let (here, there) = (([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], 80).into());
         let usual = || ClientPart::default().alone();
         let one = pools.of(here, &usual());
@@ -165,9 +184,9 @@ mod tests {
             assert!(!Rc::ptr_eq(&idle, &pools.of(here, &limited)));
         }
         pools.prune();
-        assert_eq!(pools.0.borrow().len(), 1, "that of `one`");
+        assert_eq!(pools.all.borrow().len(), 1, "that of `one`");
         drop(one);
         pools.prune();
-        assert!(pools.0.borrow().is_empty());
+        assert!(pools.all.borrow().is_empty());
     }
 }

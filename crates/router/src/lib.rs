@@ -46,6 +46,7 @@ mod stats;
 mod timer;
 pub mod tls;
 mod tunnel;
+mod unanswered;
 mod worker;
 mod wrap;
 

@@ -18,8 +18,9 @@ use crate::ending::{LINGER, accepts_for};
 use crate::entrance::Entrance;
 use crate::router::Router;
 use crate::settings::{ServerSettings, SocketSettings};
+use crate::unanswered::Unanswered;
 use crate::worker::{
-    self, Accepted, Counted, ListenerId, Load, Order, Phase, Plan, Planned, begin,
+    self, Accepted, Counted, ListenerId, Load, Order, Phase, Plan, Planned, Ties, begin,
 };
 
 /// Connections on their way to a worker at once.
@@ -159,6 +160,7 @@ impl DataPlane {
         let (accepting, accepts) = watch::channel(true);
         let open = Arc::new(AtomicUsize::new(0));
         let loads: Vec<_> = (0..workers).map(|_| Arc::new(Load::default())).collect();
+        let unanswered = Arc::new(Unanswered::new(Instant::now()));
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..workers).map(|_| mpsc::channel(HANDOVER)).unzip();
         let (orders, ordered): (Vec<_>, Vec<_>) =
@@ -173,9 +175,16 @@ impl DataPlane {
         });
         let mut threads = Vec::new();
         for (index, (accepted, orders)) in receivers.into_iter().zip(ordered).enumerate() {
-            let (phases, load) = (phases.clone(), Arc::clone(&loads[index]));
+            let ties = Ties {
+                orders,
+                accepted,
+                phase: phases.clone(),
+                load: Arc::clone(&loads[index]),
+                unanswered: Arc::clone(&unanswered),
+                gave_up,
+            };
             let acceptors = acceptors.take();
-            let body = move || work(index, orders, accepted, phases, load, acceptors, gave_up);
+            let body = move || work(index, ties, acceptors);
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(body).map_err(StartError::Thread)?);
         }
@@ -456,15 +465,7 @@ fn keeps_alive(settings: &SocketSettings) -> bool {
 }
 
 /// A data thread's life.
-fn work(
-    index: usize,
-    orders: mpsc::UnboundedReceiver<Order>,
-    accepted: mpsc::Receiver<Accepted>,
-    phases: watch::Receiver<Phase>,
-    load: Arc<Load>,
-    acceptors: Option<Acceptors>,
-    gave_up: fn(),
-) {
+fn work(index: usize, ties: Ties, acceptors: Option<Acceptors>) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(Default::default())
@@ -475,9 +476,7 @@ fn work(
             return;
         }
     };
-    runtime.block_on(worker::run(
-        index, orders, accepted, phases, load, acceptors, gave_up,
-    ));
+    runtime.block_on(worker::run(index, ties, acceptors));
 }
 
 /// The ways to all workers; the first worker has them.

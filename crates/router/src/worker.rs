@@ -25,6 +25,7 @@ use crate::server::Acceptors;
 use crate::stage::Stage;
 use crate::timer::Timers;
 use crate::tls::Crowd;
+use crate::unanswered::Unanswered;
 
 /// What all routers on one worker share.
 pub(crate) struct Worker {
@@ -52,12 +53,12 @@ const REQUESTS: usize = 256;
 const UNUSED: u64 = 10;
 
 impl Worker {
-    fn new(index: usize, load: Arc<Load>, gave_up: fn()) -> Rc<Self> {
+    fn new(index: usize, load: Arc<Load>, unanswered: Arc<Unanswered>, gave_up: fn()) -> Rc<Self> {
         Rc::new(Self {
             index,
             timers: Timers::new(),
             blocks: Blocks::default(),
-            pools: Rc::default(),
+            pools: Rc::new(IdlePools::new(unanswered)),
             crowd: Crowd::default(),
             jobs: Kept::new(REQUESTS),
             stages: Kept::new(REQUESTS),
@@ -181,17 +182,29 @@ pub(crate) struct Load {
 /// A closed listener's connections may still be on their way from the acceptor to the worker, but no longer than this.
 const ON_THEIR_WAY: u64 = 30;
 
+/// What ties a worker to its data plane.
+pub(crate) struct Ties {
+    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+    pub(crate) accepted: mpsc::Receiver<Accepted>,
+    pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) load: Arc<Load>,
+    /// All workers have the same.
+    pub(crate) unanswered: Arc<Unanswered>,
+    /// As [`DataPlane::start`](crate::DataPlane::start) has it.
+    pub(crate) gave_up: fn(),
+}
+
 /// Runs a worker until it is told to stop, or to drain and all is done.
-pub(crate) async fn run(
-    index: usize,
-    orders: mpsc::UnboundedReceiver<Order>,
-    mut accepted: mpsc::Receiver<Accepted>,
-    mut phase: watch::Receiver<Phase>,
-    load: Arc<Load>,
-    acceptors: Option<Acceptors>,
-    gave_up: fn(),
-) {
-    let worker = Worker::new(index, Arc::clone(&load), gave_up);
+pub(crate) async fn run(index: usize, ties: Ties, acceptors: Option<Acceptors>) {
+    let Ties {
+        orders,
+        mut accepted,
+        mut phase,
+        load,
+        unanswered,
+        gave_up,
+    } = ties;
+    let worker = Worker::new(index, Arc::clone(&load), unanswered, gave_up);
     let timers = Rc::clone(&worker.timers);
     spawn_local(async move { timers.drive().await });
     let mut floor = Floor {
@@ -390,7 +403,8 @@ impl Floor {
 pub(crate) fn begin(entrance: Rc<Entrance>, idle: &Rc<Notify>, one: Accepted) {
     let open = Open::new(&entrance, idle, one.counted);
     let who = (one.local, one.peer);
-    spawn_local(async move {
+    // Boxed, so that the runtime moves a pointer when it begins and when it ends.
+    spawn_local(Box::pin(async move {
         let _open = open;
         let keys = entrance.behind().keys.clone();
         let served = async {
@@ -408,7 +422,7 @@ pub(crate) fn begin(entrance: Rc<Entrance>, idle: &Rc<Notify>, one: Accepted) {
             let behind = entrance.behind();
             tracing::error!(router = %behind.local.router.label(), code = "RT-E140", "a request's handling failed (a defect of rutter): its connection was closed");
         }
-    });
+    }));
 }
 
 /// Counts a connection while it is served.

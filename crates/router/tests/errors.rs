@@ -2,15 +2,16 @@
 
 mod common;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use common::{Backend, OK, Rig, always, values};
+use common::{Backend, Conn, OK, Rig, always, values};
 use dtab::Path;
 use naming::PathMatcher;
 use router::settings::{
     Backoff, BudgetSettings, Classifier, ClientPart, RouterSettings, ServicePart,
 };
+use socket2::{Domain, Socket, Type};
 
 fn everywhere() -> PathMatcher {
     PathMatcher::new("/").unwrap()
@@ -29,7 +30,7 @@ fn client(change: impl FnOnce(&mut ClientPart)) -> impl FnOnce(&mut RouterSettin
 }
 
 /// A port nobody listens on.
-fn nobody() -> std::net::SocketAddr {
+fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -124,6 +125,50 @@ fn one_dead_endpoint_of_two_costs_no_request() {
     }
 }
 
+/// A machine that went silent is found out by one data thread's connect. Another thread's connection to it, which looks well, must
+/// get no request then: a POST on it would be lost.
+#[test]
+fn what_one_worker_finds_silent_is_not_reused_by_another() {
+    let rig = Rig::on(
+        2,
+        client(|part| part.connect_timeout = Some(Duration::from_millis(100))),
+    );
+    // One connection may wait to be accepted; the kernel does not answer further ones.
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    listener.bind(&any.into()).unwrap();
+    listener.listen(0).unwrap();
+    let listener = TcpListener::from(listener);
+    let addr = listener.local_addr().unwrap();
+    rig.table.set("web", &[addr]);
+    let accept = || Conn::new(listener.accept().unwrap().0);
+    // With a connection each, so that they are on different workers.
+    let (mut one, mut other) = (rig.connect(), rig.connect());
+    let get = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+    one.send(get);
+    let mut kept = accept();
+    kept.request().unwrap();
+    kept.send(OK);
+    assert!(one.response().ends_with("ok"));
+    let waits = TcpStream::connect(addr).unwrap();
+    other.send(get);
+    is_error(&other.response(), 502, "RT-E111");
+    one.send("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nhi");
+    is_error(&one.response(), 502, "RT-E111");
+    assert_eq!(kept.request(), None, "it is closed");
+    // It is there again. What it answers now may be reused.
+    listener.accept().unwrap();
+    drop(waits);
+    let mut again = None;
+    for _ in 0..2 {
+        one.send(get);
+        let again = again.get_or_insert_with(accept);
+        again.request().unwrap();
+        again.send(OK);
+        assert!(one.response().ends_with("ok"));
+    }
+}
+
 #[test]
 fn what_was_sent_is_not_sent_again_unless_a_classifier_says_so() {
     for (classifier, method, want) in [
@@ -198,7 +243,7 @@ fn retries_end_with_the_budget_and_the_last_response_is_passed_on() {
 
 #[test]
 fn timeouts_answer_503_and_name_what_was_exceeded() {
-    let silent = |conn: &mut common::Conn, _: usize| while conn.fill() {};
+    let silent = |conn: &mut Conn, _: usize| while conn.fill() {};
     let rig = Rig::with(client(|part| {
         part.attempt_timeout = Some(Duration::from_millis(100));
     }));
