@@ -4,7 +4,7 @@
 use dtab::Dtab;
 use telemetry::trace::{Formats, Headers, Propagation, TraceContext};
 
-use crate::http1::RequestHead;
+use crate::http1::{RequestHead, is_same};
 use crate::respond::RouteError;
 use crate::settings::TracePropagator;
 
@@ -76,7 +76,7 @@ pub(crate) fn take(head: &mut RequestHead, propagator: TracePropagator, clear: b
         if !may_matter(name) {
             continue;
         }
-        if name.len() > 4 && name[..4].eq_ignore_ascii_case(b"l5d-") {
+        if is_l5d(name) {
             has_l5d = true;
             has_dtab |= is(name, "l5d-dtab") || is(name, "l5d-ctx-dtab");
             if is(name, "l5d-ctx-deadline")
@@ -116,7 +116,7 @@ pub(crate) fn take(head: &mut RequestHead, propagator: TracePropagator, clear: b
             if !may_matter(name) {
                 return false;
             }
-            let l5d = name.len() > 4 && name[..4].eq_ignore_ascii_case(b"l5d-");
+            let l5d = is_l5d(name);
             (l5d && (clear || is_ours(name, readable_deadline)))
                 || is(name, "x-forwarded-client-cert")
                 || formats.replaces(name, propagation)
@@ -148,8 +148,13 @@ fn is_ours(name: &[u8], readable_deadline: bool) -> bool {
     OURS.iter().any(|ours| is(name, ours)) || (readable_deadline && is(name, "l5d-ctx-deadline"))
 }
 
+/// Whether the name begins with `l5d-`.
+pub(crate) fn is_l5d(name: &[u8]) -> bool {
+    name.len() > 4 && is_same(&name[..4], b"l5d-")
+}
+
 fn is(name: &[u8], known: &str) -> bool {
-    name.eq_ignore_ascii_case(known.as_bytes())
+    is_same(name, known.as_bytes())
 }
 
 /// The request's own dtab: all `l5d-ctx-dtab`, then all `l5d-dtab`.

@@ -10,6 +10,7 @@ use crate::attempts::{Attempts, Load, Sent};
 use crate::call::{Attempt, AttemptFacts, Call};
 use crate::client::{Client, Upstream};
 use crate::connection::Job;
+use crate::context::is_l5d;
 use crate::diagnose::{Diagnosis, Way};
 use crate::exchange::{Downstream, Exchange, Forwarded, Reframe, RequestBody, drain};
 use crate::handle::{After, refuse};
@@ -69,7 +70,7 @@ impl Attempts<'_> {
         let server = &self.local.router.settings.servers[self.ends.server];
         let hidden = server.clear_context && response.get("l5d-err").is_some();
         if server.clear_context {
-            response.remove_where(|name| name.len() > 4 && name[..4].eq_ignore_ascii_case(b"l5d-"));
+            response.remove_where(is_l5d);
         } else {
             response.set("l5d-success-class", if success { b"1.0" } else { b"0.0" });
         }

@@ -29,6 +29,7 @@ pub use error::{BodyError, HeadError};
 pub use fields::{Fields, strip_hop_by_hop};
 pub use request::RequestHead;
 pub use response::ResponseHead;
+pub(crate) use scan::is_same;
 pub use target::{AbsoluteForm, TargetForm, absolute_form, valid_authority};
 
 /// How much of a head is taken before it is refused.

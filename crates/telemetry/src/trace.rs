@@ -11,6 +11,7 @@
 use std::fmt;
 
 pub(crate) mod base64;
+mod eight;
 mod headers;
 
 pub use headers::{Formats, Headers, Propagation};

@@ -61,7 +61,7 @@ impl Entry {
     fn is(self, bytes: &[u8], name: &[u8]) -> bool {
         self.live
             && (self.name_end - self.start) as usize == name.len()
-            && self.name(bytes).eq_ignore_ascii_case(name)
+            && scan::is_same(self.name(bytes), name)
     }
 
     /// Reads the line of a field at `start..end`, which is without its CR LF.
@@ -104,14 +104,18 @@ impl Fields {
 
     /// The values of all fields of this name, in their order.
     pub fn values<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
-        let index = match self.lengths.have(name.len()) {
-            true => &self.index[..],
-            false => &[],
-        };
-        index
+        self.candidates(name)
             .iter()
             .filter(|entry| entry.is(&self.bytes, name.as_bytes()))
             .map(|entry| entry.value(&self.bytes))
+    }
+
+    /// Where a field of this name is, if there is one: all entries, or none.
+    fn candidates(&self, name: &str) -> &[Entry] {
+        match self.lengths.have(name.len()) {
+            true => &self.index,
+            false => &[],
+        }
     }
 
     /// How many fields have this name.
@@ -125,7 +129,7 @@ impl Fields {
     pub fn contains_token(&self, name: &str, token: &str) -> bool {
         self.values(name)
             .flat_map(tokens)
-            .any(|listed| listed.eq_ignore_ascii_case(token.as_bytes()))
+            .any(|listed| scan::is_same(listed, token.as_bytes()))
     }
 
     /// All fields, in the order in which they are written.
@@ -153,7 +157,7 @@ impl Fields {
         if !self.lengths.have(name.len()) {
             return 0;
         }
-        self.remove_where(|found| found.eq_ignore_ascii_case(name.as_bytes()))
+        self.remove_where(|found| scan::is_same(found, name.as_bytes()))
     }
 
     /// Removes the fields whose name, spelled as it came, `is_unwanted`; how many there were.
@@ -192,14 +196,8 @@ impl Fields {
     /// As [`Fields::set`], with a value that lies in these bytes already.
     pub(super) fn set_from_within(&mut self, name: &str, value: Range<usize>) {
         let has_name = |entry: &Entry, bytes: &[u8]| entry.is(bytes, name.as_bytes());
-        let first = match self.lengths.have(name.len()) {
-            true => self
-                .index
-                .iter()
-                .position(|entry| has_name(entry, &self.bytes)),
-            false => None,
-        };
-        let Some(first) = first else {
+        let mut candidates = self.candidates(name).iter();
+        let Some(first) = candidates.position(|entry| has_name(entry, &self.bytes)) else {
             if is_name(name.as_bytes()) {
                 let start = self.bytes.len();
                 self.bytes.extend_from_slice(name.as_bytes());
@@ -397,7 +395,7 @@ fn is_kept(name: &[u8]) -> bool {
         b"via",
     ]
     .iter()
-    .any(|kept| name.eq_ignore_ascii_case(kept))
+    .any(|kept| scan::is_same(name, kept))
 }
 
 /// The lengths of the names in [`is_hop_by_hop`].
@@ -414,5 +412,5 @@ fn is_hop_by_hop(name: &[u8]) -> bool {
         19 => b"proxy-authorization",
         _ => return false,
     };
-    name.eq_ignore_ascii_case(known)
+    scan::is_same(name, known)
 }

@@ -3,6 +3,7 @@
 
 use super::error::ambiguous;
 use super::fields::tokens;
+use super::scan::is_same;
 use super::{Fields, Framing, HeadError, Version};
 
 /// More names in `Connection` than anybody lists, and few enough to compare each with each field.
@@ -30,25 +31,25 @@ impl Wire {
         let (mut hosts, mut options) = (0, 0);
         for (name, value) in fields.iter() {
             match name.len() {
-                4 if is_request && name.eq_ignore_ascii_case(b"host") => {
+                4 if is_request && is_same(name, b"host") => {
                     hosts += 1;
                     if hosts > 1 {
                         return ambiguous("more than one Host", value);
                     }
                 }
-                6 if is_request && name.eq_ignore_ascii_case(b"expect") => {
+                6 if is_request && is_same(name, b"expect") => {
                     wire.expects_continue |=
-                        tokens(value).any(|token| token.eq_ignore_ascii_case(b"100-continue"));
+                        tokens(value).any(|token| is_same(token, b"100-continue"));
                 }
-                10 if name.eq_ignore_ascii_case(b"connection") => {
+                10 if is_same(name, b"connection") => {
                     for token in tokens(value) {
                         options += 1;
                         if options > CONNECTION_OPTIONS {
                             return ambiguous("more than 32 names in Connection", value);
                         }
-                        wire.close |= token.eq_ignore_ascii_case(b"close");
-                        wire.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
-                        wire.upgrade |= token.eq_ignore_ascii_case(b"upgrade");
+                        wire.close |= is_same(token, b"close");
+                        wire.keep_alive |= is_same(token, b"keep-alive");
+                        wire.upgrade |= is_same(token, b"upgrade");
                     }
                 }
                 14 => wire.content_length(name, value)?,
@@ -63,10 +64,10 @@ impl Wire {
     }
 
     fn content_length(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
-        if name.eq_ignore_ascii_case(b"content_length") {
+        if is_same(name, b"content_length") {
             return ambiguous("a name that CGI reads as Content-Length", name);
         }
-        if !name.eq_ignore_ascii_case(b"content-length") {
+        if !is_same(name, b"content-length") {
             return Ok(());
         }
         // Equal copies, too: they show that something on the way is broken, and a list `5, 5` is read in many ways.
@@ -97,18 +98,16 @@ impl Wire {
         value: &[u8],
         version: Version,
     ) -> Result<(), HeadError> {
-        if name.eq_ignore_ascii_case(b"transfer_encoding") {
+        if is_same(name, b"transfer_encoding") {
             return ambiguous("a name that CGI reads as Transfer-Encoding", name);
         }
-        if !name.eq_ignore_ascii_case(b"transfer-encoding") {
+        if !is_same(name, b"transfer-encoding") {
             return Ok(());
         }
         let what = match version {
             _ if self.chunked => "more than one Transfer-Encoding",
             Version::Http10 => "Transfer-Encoding in HTTP/1.0",
-            _ if !value.eq_ignore_ascii_case(b"chunked") => {
-                "a Transfer-Encoding other than `chunked`"
-            }
+            _ if !is_same(value, b"chunked") => "a Transfer-Encoding other than `chunked`",
             Version::Http11 => {
                 self.chunked = true;
                 return Ok(());

@@ -159,3 +159,38 @@ pub(super) fn push_value(out: &mut Vec<u8>, value: &[u8]) {
         }
     }
 }
+
+/// Whether two names or tokens are the same but for the case of their letters. Eight bytes at a time: the standard library's
+/// [`eq_ignore_ascii_case`](slice::eq_ignore_ascii_case) takes what is shorter than 16 bytes, as most names are, one by one.
+#[inline]
+pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let words = |a, b| lower(u64::from_le_bytes(a)) == lower(u64::from_le_bytes(b));
+    if a.len() != b.len() {
+        return false;
+    }
+    // What is no multiple of eight ends with a word that looks at some bytes again.
+    if let (Some(a_end), Some(b_end)) = (a.last_chunk(), b.last_chunk()) {
+        let (a, b) = (a.as_chunks().0, b.as_chunks().0);
+        return words(*a_end, *b_end) && a.iter().zip(b).all(|(a, b)| words(*a, *b));
+    }
+    let halves = |text: &[u8]| -> Option<[u8; 8]> {
+        let (&[a, b, c, d], &[e, f, g, h]) = (text.first_chunk()?, text.last_chunk()?);
+        Some([a, b, c, d, e, f, g, h])
+    };
+    match (halves(a), halves(b)) {
+        (Some(a), Some(b)) => words(a, b),
+        _ => a.eq_ignore_ascii_case(b),
+    }
+}
+
+/// The word with its bytes from 'A' to 'Z' in lower case.
+fn lower(word: u64) -> u64 {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let low = word & !HIGH;
+    // The highest bit of each byte says it.
+    let from_a = low + ONES * (0x80 - b'A' as u64);
+    let beyond_z = low + ONES * (0x7f - b'Z' as u64);
+    let upper = (from_a ^ beyond_z) & !word & HIGH;
+    word | upper >> 2
+}

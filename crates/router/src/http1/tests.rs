@@ -803,6 +803,22 @@ fn responses() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
+    /// Any bytes, of which some were changed: their case, or a bit.
+    #[test]
+    fn names_are_the_same_whatever_their_case(
+        name in prop_oneof![proptest::collection::vec(any::<u8>(), 0..40), "[@-z{`\\[]{0,40}".prop_map(String::into_bytes)],
+        changed in proptest::collection::vec((any::<prop::sample::Index>(), 0_u8..8), 0..4)
+    ) {
+        let mut other = name.clone();
+        for (at, bit) in changed.iter().filter(|_| !name.is_empty()) {
+            // Mostly the one that makes 'A' of 'a'.
+            other[at.index(name.len())] ^= 1 << if *bit < 3 { *bit } else { 5 };
+        }
+        for one in [&other[..], &name[..name.len() / 2]] {
+            prop_assert_eq!(is_same(&name, one), name.eq_ignore_ascii_case(one));
+        }
+    }
+
     #[test]
     fn how_bytes_are_cut_never_matters(bytes in requests(), cuts in cuts()) {
         let cuts = places(&cuts, bytes.len());

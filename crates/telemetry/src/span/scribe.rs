@@ -110,9 +110,14 @@ const REPLY: u32 = 0x8001_0002;
 const TYPE_BOOL: i32 = 0;
 const TYPE_STRING: i32 = 6;
 
+/// Room for a span, in bytes: most need less.
+const SPAN: usize = 2048;
+
 /// The frame of `Log([LogEntry("zipkin", span), …])`.
 fn log_call(sequence: i32, spans: &[Arc<SpanRecord>]) -> Vec<u8> {
-    let mut out = Thrift(vec![0; 4]);
+    let mut out = Thrift(Vec::with_capacity(64 + spans.len() * SPAN));
+    let mut encoded = Thrift(Vec::with_capacity(SPAN));
+    out.0.extend([0; 4]);
     out.0.extend(CALL.to_be_bytes());
     out.bytes(b"Log");
     out.i32(sequence);
@@ -120,7 +125,7 @@ fn log_call(sequence: i32, spans: &[Arc<SpanRecord>]) -> Vec<u8> {
     for span in spans {
         out.field(1, kind::STRING);
         out.bytes(b"zipkin");
-        let mut encoded = Thrift(Vec::new());
+        encoded.0.clear();
         encoded.span(span);
         out.field(2, kind::STRING);
         out.base64(&encoded.0);

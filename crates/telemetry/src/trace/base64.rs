@@ -1,5 +1,7 @@
 //! Base64 with the standard alphabet, for the few dozen bytes of a trace context and for scribe.
 
+use super::eight::{ONES, at_least};
+
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// A digit's value, or [`NONE`].
@@ -19,26 +21,33 @@ const NONE: u8 = 0x80;
 /// Writes `bytes` as padded base64 into `out`, which must have room for four characters for each three bytes begun.
 /// Returns the length written.
 pub(crate) fn encode(bytes: &[u8], out: &mut [u8]) -> usize {
-    let (threes, rest) = bytes.as_chunks::<3>();
-    let (fours, _) = out.as_chunks_mut::<4>();
-    for (three, four) in threes.iter().zip(&mut *fours) {
-        *four = digits(*three);
+    let (sixes, rest) = bytes.as_chunks::<6>();
+    let (eights, _) = out.as_chunks_mut::<8>();
+    for (six, eight) in sixes.iter().zip(eights) {
+        *eight = digits(*six);
     }
-    if !rest.is_empty()
-        && let Some(four) = fours.get_mut(threes.len())
-    {
-        let mut last = [0; 3];
-        last[..rest.len()].copy_from_slice(rest);
-        *four = digits(last);
-        four[rest.len() + 1..].fill(b'=');
+    let mut last = [0; 6];
+    last[..rest.len()].copy_from_slice(rest);
+    let mut text = digits(last);
+    text[(4 * rest.len()).div_ceil(3)..].fill(b'=');
+    let (whole, len) = (8 * sixes.len(), 4 * rest.len().div_ceil(3));
+    if let Some(end) = out.get_mut(whole..whole + len) {
+        end.copy_from_slice(&text[..len]);
     }
-    4 * fours.len().min(bytes.len().div_ceil(3))
+    out.len().min(whole + len)
 }
 
-/// The four digits of three bytes.
-fn digits([a, b, c]: [u8; 3]) -> [u8; 4] {
-    let word = u32::from_be_bytes([0, a, b, c]);
-    [18, 12, 6, 0].map(|shift| ALPHABET[(word >> shift) as usize & 63])
+/// The eight digits of six bytes.
+fn digits([a, b, c, d, e, f]: [u8; 6]) -> [u8; 8] {
+    let word = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+    // Halved three times, until each byte has its six bits.
+    let word = (word & 0x0000_00ff_ffff) | ((word & 0xffff_ff00_0000) << 8);
+    let word = (word & 0x0000_0fff_0000_0fff) | ((word & 0x00ff_f000_00ff_f000) << 4);
+    let word = (word & 0x003f_003f_003f_003f) | ((word & 0x0fc0_0fc0_0fc0_0fc0) << 2);
+    // From 'A'; lower case, digits, '+' and '/' begin elsewhere.
+    let up = ONES * u64::from(b'A') + 6 * at_least(26, word) + 3 * at_least(63, word);
+    let text = word + up - 75 * at_least(52, word) - 15 * at_least(62, word);
+    text.to_be_bytes()
 }
 
 /// Reads padded base64 into `out`; the number of bytes, or none when it is no base64 or longer than `out`.

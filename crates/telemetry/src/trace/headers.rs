@@ -1,5 +1,6 @@
 //! The spellings of a context in header fields.
 
+use super::eight::{ONES, at_least};
 use super::{SpanId, TraceContext, TraceId, base64};
 
 /// Which spellings a request came with, to be written on.
@@ -321,5 +322,18 @@ fn hex(text: &[u8]) -> Option<u64> {
 }
 
 fn hex16(value: u64) -> [u8; 16] {
-    std::array::from_fn(|i| b"0123456789abcdef"[(value >> (60 - 4 * i)) as usize & 15])
+    let mut text = [0; 16];
+    text[..8].copy_from_slice(&hex8((value >> 32) as u32));
+    text[8..].copy_from_slice(&hex8(value as u32));
+    text
+}
+
+fn hex8(value: u32) -> [u8; 8] {
+    // Halved three times, until each byte has its four bits.
+    let word = u64::from(value);
+    let word = (word & 0xffff) | ((word & 0xffff_0000) << 16);
+    let word = (word | word << 8) & 0x00ff_00ff_00ff_00ff;
+    let word = (word | word << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let letters = at_least(10, word) * u64::from(b'a' - b'0' - 10);
+    (word + ONES * u64::from(b'0') + letters).to_be_bytes()
 }

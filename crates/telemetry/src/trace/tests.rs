@@ -389,4 +389,16 @@ proptest! {
         let len = base64::decode(&text[..len], &mut back).unwrap();
         prop_assert_eq!(&back[..len], &bytes[..]);
     }
+
+    #[test]
+    fn ids_are_written_in_hexadecimal(id in any::<u64>()) {
+        let context = TraceContext { trace: TraceId { high: 0, low: id }, ..TraceContext::root() };
+        let mut written = None;
+        context.write(Formats::default(), Propagation::Default, |name, value| {
+            if name == "l5d-reqid" {
+                written = Some(String::from_utf8(value.to_vec()).unwrap());
+            }
+        });
+        prop_assert_eq!(written, Some(format!("{id:016x}")));
+    }
 }
