@@ -84,10 +84,13 @@ impl Scan {
     }
 }
 
+/// One in each byte.
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+/// The highest bit of each byte.
+const HIGH: u64 = ONES << 7;
+
 /// How many bytes at the front are neither control characters nor DEL. Eight at a time: most bytes of a head are.
 fn plain_run(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
     let mut at = 0;
     let (words, _) = bytes.as_chunks::<8>();
     for word in words {
@@ -185,8 +188,6 @@ pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
 
 /// The word with its bytes from 'A' to 'Z' in lower case.
 fn lower(word: u64) -> u64 {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
     let low = word & !HIGH;
     // The highest bit of each byte says it.
     let from_a = low + ONES * (0x80 - b'A' as u64);
