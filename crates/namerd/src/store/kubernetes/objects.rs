@@ -51,7 +51,11 @@ impl Kubernetes {
             .as_ref()
             .and_then(|meta| meta.text.clone())
             .unwrap_or(text);
-        let outside = outside(&object["metadata"]["managedFields"]);
+        let body = match self.config.shape {
+            Shape::Dtab => "/f:dentries",
+            Shape::ConfigMap => "/f:data/f:dtab",
+        };
+        let outside = outside(&object["metadata"]["managedFields"], body);
         let mut held = object["metadata"].take();
         if let Some(held) = held.as_object_mut() {
             held.remove("managedFields");
@@ -160,12 +164,13 @@ fn canonical(text: &str) -> String {
     Dtab::read(text).map_or_else(|_| text.to_owned(), |dtab| one_line(&dtab))
 }
 
-/// Who changed an object last, and when.
-fn outside(managed: &Value) -> Option<Origin> {
-    let last = managed
-        .as_array()?
-        .iter()
-        .max_by_key(|one| one["time"].as_str())?;
+/// Who changed an object's `body` last, a field as a pointer into `fieldsV1`: whose that field is. Times alone do not say it,
+/// since Kubernetes notes them by the second, and since others change a label or an annotation.
+fn outside(managed: &Value, body: &str) -> Option<Origin> {
+    let last = managed.as_array()?.iter().max_by_key(|one| {
+        let owned = one["fieldsV1"].pointer(body).is_some();
+        (owned, one["time"].as_str())
+    })?;
     let manager = last["manager"].as_str()?;
     Some(Origin::now(format!("{manager}, in Kubernetes"), ""))
 }

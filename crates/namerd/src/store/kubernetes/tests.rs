@@ -215,17 +215,52 @@ fn at_awaited(server: &ApiServer) -> Arc<dyn Store> {
     at(server, "default", Shape::Dtab)
 }
 
-#[test]
-fn names_are_those_of_objects() {
+/// Without a connection.
+fn backend(shape: Shape) -> Kubernetes {
     let config = KubernetesConfig {
         target: ApiTarget::Ambient,
         namespace: "default".to_owned(),
-        shape: Shape::Dtab,
+        shape,
     };
-    let backend = Kubernetes {
+    Kubernetes {
         config,
         api: OnceCell::new(),
+    }
+}
+
+#[test]
+fn who_owns_the_dtab_changed_it() {
+    let managed = |body: Value| {
+        let (second, later) = ("2026-11-23T01:00:00Z", "2026-11-23T01:00:07Z");
+        json!([
+            {"manager": "kubectl-client-side-apply", "time": second, "fieldsV1": body},
+            {"manager": "rutter", "time": second, "fieldsV1": {"f:metadata": {"f:annotations": {}}}},
+            {"manager": "labeller", "time": later, "fieldsV1": {"f:metadata": {"f:labels": {}}}},
+        ])
     };
+    let dtab = json!({
+        "metadata": {"name": "web", "managedFields": managed(json!({"f:dentries": {}}))},
+        "dentries": [{"prefix": "/svc", "dst": "/third"}],
+    });
+    let map = json!({
+        "metadata": {
+            "name": "web",
+            "labels": {STORAGE.0: STORAGE.1},
+            "managedFields": managed(json!({"f:data": {".": {}, "f:dtab": {}}})),
+        },
+        "data": {"dtab": "/svc => /third ;\n"},
+    });
+    for (shape, object) in [(Shape::Dtab, dtab), (Shape::ConfigMap, map)] {
+        let (name, item) = backend(shape).item(object).unwrap();
+        assert_eq!((name.as_str(), &*item.text), ("web", "/svc => /third ;\n"));
+        let author = item.outside.unwrap().author;
+        assert_eq!(&*author, "kubectl-client-side-apply, in Kubernetes");
+    }
+}
+
+#[test]
+fn names_are_those_of_objects() {
+    let backend = backend(Shape::Dtab);
     let fits = |name: &str| backend.fits(&Namespace::new(name).unwrap());
     for good in ["default", "a", "a-b.c", "0"] {
         fits(good).unwrap();
