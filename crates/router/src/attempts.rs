@@ -190,7 +190,7 @@ impl<'a> Attempts<'a> {
             Framing::Chunked | Framing::UntilClose => false,
         };
         loop {
-            let now = Instant::now();
+            let now = call.latest();
             let endpoint = self
                 .client
                 .pick(self.avoid, now, self.local.worker.micros(now));
@@ -206,7 +206,7 @@ impl<'a> Attempts<'a> {
             self.finish_head(job, &attempt);
             self.pair.attempts.begin();
             let result = self.attempt(down, job, body, &attempt, endpoint).await;
-            let ended = Instant::now();
+            let ended = call.waited();
             let waited = ended.duration_since(attempt.began);
             match result {
                 Ok(mut sent) => {
@@ -235,7 +235,7 @@ impl<'a> Attempts<'a> {
                         self.span(&attempt, job, &sent.facts(status, success), call);
                         self.discard(sent, job, method);
                         call.retries += 1;
-                        self.back_off(down).await?;
+                        self.back_off(down, call).await?;
                         continue;
                     }
                     let facts = sent.facts(status, success);
@@ -267,7 +267,7 @@ impl<'a> Attempts<'a> {
                         && self.may_retry()
                     {
                         call.retries += 1;
-                        self.back_off(down).await?;
+                        self.back_off(down, call).await?;
                         continue;
                     }
                     return Err(self.noted(error));
@@ -334,7 +334,7 @@ impl<'a> Attempts<'a> {
         if self.wish == Wish::Upgrade {
             job.response.allow_upgrade();
         }
-        let mut exchange = Exchange::new(down, &mut up, body, &job.up);
+        let mut exchange = Exchange::new(down, self.client.lend(&mut up), body, &job.up);
         let result = exchange
             .until_head(
                 &mut job.response,
@@ -519,7 +519,11 @@ impl<'a> Attempts<'a> {
     }
 
     /// Waits before a repeat; the client may go away meanwhile.
-    async fn back_off(&mut self, down: &mut Downstream) -> Result<(), RouteError> {
+    async fn back_off(
+        &mut self,
+        down: &mut Downstream,
+        call: &mut Call<'_>,
+    ) -> Result<(), RouteError> {
         let wait = self.waits.next(&self.route.service.settings.backoff);
         if wait.is_zero() {
             return Ok(());
@@ -528,8 +532,9 @@ impl<'a> Attempts<'a> {
         let until = self.total.map_or(until, |(at, ..)| until.min(at));
         down.timer.arm(until);
         down.timer.expired().await;
+        let now = call.waited();
         match self.total {
-            Some((at, limit, what)) if at <= Instant::now() => Err(RouteError::Timeout {
+            Some((at, limit, what)) if at <= now => Err(RouteError::Timeout {
                 limit,
                 to: self.client.shared.id.clone(),
                 what,

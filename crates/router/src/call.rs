@@ -23,8 +23,8 @@ pub(crate) struct Call<'a> {
     local: &'a Local,
     ends: &'a Ends,
     began: Instant,
-    /// When its answer's last piece was about to be written; before that, when it began.
-    answered: Instant,
+    /// When the clock was read last for it: what follows at once is taken for the same time.
+    latest: Instant,
     /// When it began, in µs since 1970; only for sampled requests.
     began_us: u64,
     /// The server span's.
@@ -62,7 +62,7 @@ impl<'a> Call<'a> {
             local,
             ends,
             began,
-            answered: began,
+            latest: began,
             began_us: 0,
             trace: TraceContext::root(),
             traced: false,
@@ -78,9 +78,15 @@ impl<'a> Call<'a> {
         self.began
     }
 
-    /// When its answer's last piece was about to be written; since then its connection to the endpoint has been idle.
-    pub(crate) fn answered_at(&self) -> Instant {
-        self.answered
+    /// When the clock was read last for it, which is as good as now while it had to wait for nothing since.
+    pub(crate) fn latest(&self) -> Instant {
+        self.latest
+    }
+
+    /// It had to wait: reads the clock.
+    pub(crate) fn waited(&mut self) -> Instant {
+        self.latest = Instant::now();
+        self.latest
     }
 
     /// The context is known: the server's span continues the caller's trace, or begins one.
@@ -222,8 +228,7 @@ impl<'a> Call<'a> {
     /// It is answered as far as its counters go: its last piece is about to be written, and who reads it may look at the
     /// counters next; or it goes on as a tunnel, and how long that lasts is no latency.
     pub(crate) fn answered(&mut self, status: u16, success: bool) {
-        self.answered = Instant::now();
-        let latency_us = self.answered.duration_since(self.began).as_micros() as u64;
+        let latency_us = self.latest.duration_since(self.began).as_micros() as u64;
         self.count(&Outcome {
             status: Some(status),
             success,

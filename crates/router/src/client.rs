@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
@@ -186,14 +187,32 @@ pub(crate) struct Upstream {
     pub(crate) reused: bool,
     made: Instant,
     pub(crate) idle_since: Instant,
-    /// Whose request it carries.
-    user: Option<Arc<ClientStats>>,
     _open: Open,
     /// Where their number is limited.
     _place: Option<Place>,
 }
 
-impl Upstream {
+/// A connection to an endpoint, and the client whose request it carries.
+pub(crate) struct Lent<'a> {
+    upstream: &'a mut Upstream,
+    user: &'a ClientStats,
+}
+
+impl Deref for Lent<'_> {
+    type Target = Upstream;
+
+    fn deref(&self) -> &Upstream {
+        self.upstream
+    }
+}
+
+impl DerefMut for Lent<'_> {
+    fn deref_mut(&mut self) -> &mut Upstream {
+        self.upstream
+    }
+}
+
+impl Lent<'_> {
     /// Writes of both, and counts it.
     pub(crate) fn poll_send(
         &mut self,
@@ -208,23 +227,20 @@ impl Upstream {
 
     /// Reads more into the buffer, and counts it.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let n = ready!(self.io.poll_read(cx, &mut self.buffer))?;
+        let Upstream { io, buffer, .. } = &mut *self.upstream;
+        let n = ready!(io.poll_read(cx, buffer))?;
         self.received(n);
         Poll::Ready(Ok(n))
     }
 
     /// Counts bytes that came from it.
     pub(crate) fn received(&self, n: usize) {
-        if let Some(user) = &self.user {
-            user.received.add(n as u64);
-        }
+        self.user.received.add(n as u64);
     }
 
     /// Counts bytes that went to it.
     pub(crate) fn sent(&self, n: usize) {
-        if let Some(user) = &self.user {
-            user.sent.add(n as u64);
-        }
+        self.user.sent.add(n as u64);
     }
 }
 
@@ -420,7 +436,6 @@ impl Client {
                 && upstream.io.is_quiet()
             {
                 upstream.reused = true;
-                upstream.user = Some(Arc::clone(&self.stats));
                 return Some(upstream);
             }
         }
@@ -499,7 +514,6 @@ impl Client {
                     reused: false,
                     made: began,
                     idle_since: began,
-                    user: Some(Arc::clone(&self.stats)),
                     _open: Open(Arc::clone(&self.stats)),
                     _place: place,
                 }))
@@ -571,6 +585,14 @@ impl Client {
         shaken.map(Io::Tls).map_err(ConnectError::Tls)
     }
 
+    /// The connection, for a request of this client's.
+    pub(crate) fn lend<'a>(&'a self, upstream: &'a mut Upstream) -> Lent<'a> {
+        Lent {
+            upstream,
+            user: &self.stats,
+        }
+    }
+
     /// Puts a connection back that is clean: no unread bytes, and both sides keep it.
     pub(crate) fn put_back(&self, endpoint: &Endpoint, mut upstream: Box<Upstream>, now: Instant) {
         debug_assert!(upstream.buffer.is_empty());
@@ -579,7 +601,6 @@ impl Client {
             return;
         }
         upstream.idle_since = now;
-        upstream.user = None;
         match &endpoint.places {
             None => endpoint.idle.put(upstream),
             Some(places) => {

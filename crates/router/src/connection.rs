@@ -179,31 +179,24 @@ pub(crate) async fn serve(entrance: &Rc<Entrance>, who: (SocketAddr, SocketAddr)
     }
 }
 
-/// Waits for the next request, with no block and nothing of the router. False: the connection ends.
+/// Waits for the next request, with no block and nothing of the router. False: the connection ends. Whoever ends it from
+/// outside has it [look again](crate::timer::Timers::rouse).
 async fn wait(entrance: &Entrance, down: &mut Downstream) -> bool {
     let mut armed = None;
-    let readable = loop {
+    let readable = poll_fn(|cx| {
         let ending = entrance.ending();
         if armed.replace(ending) != Some(ending) {
             let behind = entrance.behind();
             let server = &behind.local.router.settings.servers[behind.server];
-            match ending.patience().or(server.idle_time) {
-                Some(patience) => down.timer.arm_in(patience),
-                None => down.timer.disarm(),
-            }
+            let patience = ending.patience().or(server.idle_time);
+            down.timer.arm_far(patience.unwrap_or(Duration::MAX));
         }
-        let readable = poll_fn(|cx| {
-            if let Poll::Ready(result) = down.io.poll_readable(cx) {
-                return Poll::Ready(result.is_ok());
-            }
-            down.timer.poll(cx).map(|()| false)
-        });
-        tokio::select! {
-            biased;
-            readable = readable => break readable,
-            () = entrance.ended.notified() => {}
+        if let Poll::Ready(result) = down.io.poll_readable(cx) {
+            return Poll::Ready(result.is_ok());
         }
-    };
+        down.timer.poll(cx).map(|()| false)
+    })
+    .await;
     down.timer.disarm();
     readable
 }

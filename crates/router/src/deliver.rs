@@ -136,8 +136,14 @@ impl Attempts<'_> {
             let sent = (up, load, status);
             return self.tunnel(down, job, call, sent, (attempt, facts)).await;
         }
-        let mut exchange = Exchange::new_forwarding(down, &mut up, body, all_sent, wrapper);
-        let answered = || call.answered(status, success);
+        let lent = self.client.lend(&mut up);
+        let mut exchange = Exchange::new_forwarding(down, lent, body, all_sent, wrapper);
+        let answered = |at_once: bool| {
+            if !at_once {
+                call.waited();
+            }
+            call.answered(status, success);
+        };
         let then_ends = after == After::Close;
         let end = exchange
             .forward(framing, reframe, then_ends, answered)
@@ -165,7 +171,7 @@ impl Attempts<'_> {
             return After::Close;
         }
         if up_keeps && all_sent && up.buffer.is_empty() && !hidden {
-            self.client.put_back(&endpoint, up, call.answered_at());
+            self.client.put_back(&endpoint, up, call.latest());
         }
         if !body.is_complete() && !drain(down, body).await {
             after = After::Close;
@@ -216,7 +222,7 @@ impl Attempts<'_> {
         call.answered(status, facts.success);
         let end = match down.flush().await {
             true => {
-                let mut tunnel = Tunnel::new(down, &mut up, stats);
+                let mut tunnel = Tunnel::new(down, self.client.lend(&mut up), stats);
                 tunnel.run(server.tunnel_idle).await
             }
             false => tunnel::End::ClientGone,

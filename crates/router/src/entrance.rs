@@ -22,7 +22,7 @@ pub(crate) struct Entrance {
     worker: Rc<Worker>,
     behind: RefCell<Rc<Behind>>,
     closed: Cell<bool>,
-    /// Wakes idle connections, and the acceptor, when [`Entrance::ending`] has changed.
+    /// Wakes the acceptor when the listener is gone.
     pub(crate) ended: Notify,
 }
 
@@ -85,6 +85,7 @@ impl Entrance {
     pub(crate) fn close(&self) {
         self.closed.set(true);
         self.ended.notify_waiters();
+        self.worker.timers.rouse();
     }
 
     /// Whether the listener is gone, though the worker goes on.

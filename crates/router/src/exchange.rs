@@ -9,7 +9,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use crate::client::Upstream;
+use crate::client::Lent;
 use crate::http1::{
     BodyError, BodyScanner, Framing, HeadError, LAST_CHUNK, Limits, Method, Parsed, ResponseHead,
     strip_hop_by_hop, write_chunk,
@@ -22,9 +22,6 @@ use crate::wrap::Wrapper;
 
 /// No byte of a body for so long is a stall.
 const STALL: Duration = Duration::from_secs(60);
-/// An answer that takes longer has its client watched, so that it is noticed when that goes away. The worker looks that
-/// often at the most, however many connections come.
-const UNWATCHED: Duration = Duration::from_millis(50);
 /// So much of a body is written together with its head, as one run of bytes.
 const TOGETHER: usize = 2 * 1024;
 /// No timer of a stall is armed for less.
@@ -361,7 +358,7 @@ struct Passing<F> {
     blocked: bool,
     /// The connection's end follows at once.
     then_ends: bool,
-    /// Who is told before its last piece is written.
+    /// Who is told before its last piece is written, and whether that comes at once.
     before_last: Option<F>,
     /// What was written last waits for the end, see [`Io::poll_write_last`].
     waits_for_end: bool,
@@ -369,18 +366,18 @@ struct Passing<F> {
     passage: Option<Passage>,
 }
 
-impl<F: FnOnce()> Passing<F> {
+impl<F: FnOnce(bool)> Passing<F> {
     /// Whether nothing is going to follow what was scanned but the connection's end.
     fn is_last(&self) -> bool {
         self.then_ends && self.scanner.is_done()
     }
 
-    /// Called before each write.
-    fn note_last(&mut self) {
+    /// Called before each write. `at_once`: nothing had to be waited for so far.
+    fn note_last(&mut self, at_once: bool) {
         if self.scanner.is_done()
             && let Some(note) = self.before_last.take()
         {
-            note();
+            note(at_once);
         }
     }
 }
@@ -388,7 +385,7 @@ impl<F: FnOnce()> Passing<F> {
 /// One attempt: the two connections and what is between them.
 pub(crate) struct Exchange<'a> {
     pub(crate) down: &'a mut Downstream,
-    pub(crate) up: &'a mut Upstream,
+    pub(crate) up: Lent<'a>,
     pub(crate) body: &'a mut RequestBody,
     /// The request's head as it is sent.
     pub(crate) head: &'a [u8],
@@ -396,6 +393,8 @@ pub(crate) struct Exchange<'a> {
     all_sent: bool,
     /// A byte came from the endpoint.
     heard: bool,
+    /// The client is watched, so that it is noticed when that goes away: not before the answer has taken a while.
+    watched: bool,
     write_error: Option<io::Error>,
     /// Something moved since the timer was armed.
     moved: bool,
@@ -408,7 +407,7 @@ pub(crate) struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     pub(crate) fn new(
         down: &'a mut Downstream,
-        up: &'a mut Upstream,
+        up: Lent<'a>,
         body: &'a mut RequestBody,
         head: &'a [u8],
     ) -> Self {
@@ -421,6 +420,7 @@ impl<'a> Exchange<'a> {
             head_sent: 0,
             all_sent: false,
             heard: false,
+            watched: false,
             write_error: None,
             moved: false,
             still_since: None,
@@ -431,7 +431,7 @@ impl<'a> Exchange<'a> {
     /// The part behind the response's head: `all_sent` as the part before it left it.
     pub(crate) fn new_forwarding(
         down: &'a mut Downstream,
-        up: &'a mut Upstream,
+        up: Lent<'a>,
         body: &'a mut RequestBody,
         all_sent: bool,
         wrapper: Option<Box<Wrapper>>,
@@ -444,6 +444,7 @@ impl<'a> Exchange<'a> {
             head_sent: 0,
             all_sent,
             heard: true,
+            watched: true,
             write_error: None,
             moved: false,
             still_since: None,
@@ -543,7 +544,7 @@ impl<'a> Exchange<'a> {
         Poll::Ready(Ok(()))
     }
 
-    /// The request's side: sends, or watches the client once all is sent.
+    /// The request's side: sends, or watches the client once all is sent and it takes a while.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Result<(), AttemptError> {
         if !self.all_sent && self.write_error.is_none() {
             match self.poll_send(cx) {
@@ -556,6 +557,9 @@ impl<'a> Exchange<'a> {
                     return Err(AttemptError::BadBody(error));
                 }
             }
+        }
+        if !self.watched {
+            return Ok(());
         }
         let held = self.body.scanned;
         self.down
@@ -572,12 +576,11 @@ impl<'a> Exchange<'a> {
         interim: bool,
         deadline: Option<Instant>,
     ) -> Result<(), AttemptError> {
-        let fresh = self.down.io.is_fresh();
-        let watch = fresh.then(|| Instant::now() + UNWATCHED);
-        match deadline.into_iter().chain(watch).min() {
+        match deadline {
             Some(at) => self.down.timer.arm(at),
             None => self.down.timer.disarm(),
         }
+        self.down.timer.look_later();
         let mut stall_armed = false;
         let result = poll_fn(|cx| {
             self.poll_up(cx)?;
@@ -593,14 +596,15 @@ impl<'a> Exchange<'a> {
                 stall_armed = true;
                 self.arm_stall(deadline);
             }
+            if self.down.timer.is_long() && !self.watched {
+                self.watched = true;
+                if self.down.io.watch().is_err() {
+                    return Poll::Ready(Err(AttemptError::ClientGone));
+                }
+                self.poll_up(cx)?;
+            }
             while self.down.timer.poll(cx).is_ready() {
                 let now = Instant::now();
-                if self.down.io.is_fresh() {
-                    if self.down.io.watch().is_err() {
-                        return Poll::Ready(Err(AttemptError::ClientGone));
-                    }
-                    self.poll_up(cx)?;
-                }
                 if deadline.is_some_and(|deadline| deadline <= now) {
                     return Poll::Ready(Err(AttemptError::Deadline));
                 }
@@ -690,14 +694,14 @@ impl<'a> Exchange<'a> {
     }
 
     /// Passes the response on: `down.out` holds its head. `before_last` is called before the last piece is written: what
-    /// it notes is noted before the client has its whole answer. `then_ends`: the client's connection ends when all is written;
+    /// it notes is noted before the client has its whole answer, and it is told whether it is called at once. `then_ends`: the client's connection ends when all is written;
     /// then it ends here, before anything else is done: the answer may wait for it.
     pub(crate) async fn forward(
         &mut self,
         framing: Framing,
         reframe: Reframe,
         then_ends: bool,
-        before_last: impl FnOnce(),
+        before_last: impl FnOnce(bool),
     ) -> Forwarded {
         let mut passing = Passing {
             scanner: BodyScanner::new(framing),
@@ -754,7 +758,7 @@ impl<'a> Exchange<'a> {
     fn poll_down(
         &mut self,
         cx: &mut Context<'_>,
-        passing: &mut Passing<impl FnOnce()>,
+        passing: &mut Passing<impl FnOnce(bool)>,
     ) -> Poll<Forwarded> {
         let mut filled = self.up.buffer.is_full();
         loop {
@@ -772,7 +776,7 @@ impl<'a> Exchange<'a> {
             let body = &self.up.buffer.bytes()[..passing.scanned];
             if !head.is_empty() || !body.is_empty() {
                 if self.wrapper.is_none() {
-                    passing.note_last();
+                    passing.note_last(self.still_since.is_none());
                 }
                 passing.blocked = true;
                 let last = body.is_empty()
@@ -848,7 +852,7 @@ impl<'a> Exchange<'a> {
     fn poll_around(
         &mut self,
         cx: &mut Context<'_>,
-        passing: &mut Passing<impl FnOnce()>,
+        passing: &mut Passing<impl FnOnce(bool)>,
     ) -> Poll<Option<Forwarded>> {
         if passing.passage.is_none() {
             if passing.reframe != Reframe::Same || !is_long(&passing.scanner, &self.up.buffer) {
@@ -872,7 +876,7 @@ impl<'a> Exchange<'a> {
                 Step::Took(n) => {
                     self.up.received(n);
                     passing.scanner.skip(n as u64);
-                    passing.note_last();
+                    passing.note_last(self.still_since.is_none());
                 }
                 Step::Gave(n) => self.down.sent += n as u64,
                 Step::Closed => passing.passage = None,
@@ -890,7 +894,7 @@ impl<'a> Exchange<'a> {
         Poll::Ready(None)
     }
 
-    fn scan_down(&mut self, passing: &mut Passing<impl FnOnce()>) -> Result<(), BodyError> {
+    fn scan_down(&mut self, passing: &mut Passing<impl FnOnce(bool)>) -> Result<(), BodyError> {
         let Passing {
             scanner,
             scanned,

@@ -119,7 +119,7 @@ async fn route(
     call.service(&route.service);
 
     // /svc/web -> /#/io.l5d.k8s/default/http/web
-    let tree = bound(local, &route, down).await?;
+    let tree = bound(local, &route, down, call).await?;
     let branch = match &*tree {
         Tree::Bound(tree) => choose(tree),
         Tree::Nowhere(cause) => Err(cause.clone()),
@@ -156,7 +156,12 @@ async fn route(
 }
 
 /// What the name leads to; waits while nothing is known of it yet, as long as `bindingTimeoutMs`.
-async fn bound(local: &Local, route: &Route, down: &Downstream) -> Result<Rc<Tree>, RouteError> {
+async fn bound(
+    local: &Local,
+    route: &Route,
+    down: &Downstream,
+    call: &mut Call<'_>,
+) -> Result<Rc<Tree>, RouteError> {
     let tree = route.tree(local);
     if !matches!(&*tree, Tree::Pending) {
         return Ok(tree);
@@ -168,6 +173,7 @@ async fn bound(local: &Local, route: &Route, down: &Downstream) -> Result<Rc<Tre
         () = down.timer.expired() => None,
     };
     down.timer.disarm();
+    call.waited();
     match settled {
         Some(_) => Ok(route.tree(local)),
         None => {

@@ -1,16 +1,17 @@
 //! Sockets of the data path, and the buffers that bytes lie in on their way.
 
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::{SendFlags, send};
+use rustix::io::writev;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
 use crate::kept::Kept;
@@ -63,10 +64,7 @@ impl Io {
         cx: &mut Context<'_>,
         buffer: &mut Buffer,
     ) -> Poll<io::Result<usize>> {
-        if buffer.is_without_block() && !self.is_fresh() {
-            ready!(self.poll_readable(cx))?;
-        }
-        let read = self.poll_read_into(cx, buffer.space());
+        let read = self.poll_read_into(cx, buffer);
         match &read {
             Poll::Ready(Ok(n)) => buffer.end += n,
             // A busy stream keeps its large one.
@@ -79,20 +77,22 @@ impl Io {
     fn poll_read_into(
         &mut self,
         cx: &mut Context<'_>,
-        space: &mut [u8],
+        buffer: &mut Buffer,
     ) -> Poll<io::Result<usize>> {
-        debug_assert!(!space.is_empty(), "a read into no space looks like the end");
-        if let Some(n) = self.at_once(|mut tcp| tcp.read(space))? {
+        if let Some((n, _)) = self.at_once(|tcp| receive(tcp, buffer.space()))? {
             return Poll::Ready(Ok(n));
         }
         match self {
             Self::Fresh(_) => Poll::Ready(Ok(0)),
-            Self::Plain(tcp) => {
-                let mut into = ReadBuf::new(space);
-                ready!(Pin::new(tcp).poll_read(cx, &mut into))?;
-                Poll::Ready(Ok(into.filled().len()))
+            Self::Plain(tcp) => poll_when(tcp, cx, Interest::READABLE, || {
+                receive(&*tcp, buffer.space())
+            }),
+            Self::Tls(stream) => {
+                if buffer.is_without_block() {
+                    ready!(stream.poll_readable(cx))?;
+                }
+                stream.poll_read(cx, buffer.space())
             }
-            Self::Tls(stream) => stream.poll_read(cx, space),
         }
     }
 
@@ -101,12 +101,14 @@ impl Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if let Some(n) = self.at_once(|mut tcp| tcp.write(bytes))? {
+        if let Some((n, _)) = self.at_once(|tcp| hand_over(tcp, bytes, SendFlags::empty()))? {
             return Poll::Ready(Ok(n));
         }
         match self {
             Self::Fresh(_) => Poll::Ready(Ok(0)),
-            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Plain(tcp) => poll_when(tcp, cx, Interest::WRITABLE, || {
+                hand_over(&*tcp, bytes, SendFlags::empty())
+            }),
             Self::Tls(stream) => stream.poll_write_two(cx, bytes, &[]),
         }
     }
@@ -123,12 +125,14 @@ impl Io {
             return self.poll_write(cx, a);
         }
         let both = [io::IoSlice::new(a), io::IoSlice::new(b)];
-        if let Some(n) = self.at_once(|mut tcp| tcp.write_vectored(&both))? {
+        if let Some((n, _)) = self.at_once(|tcp| hand_over_two(tcp, &both))? {
             return Poll::Ready(Ok(n));
         }
         match self {
             Self::Fresh(_) => Poll::Ready(Ok(0)),
-            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, &both),
+            Self::Plain(tcp) => {
+                poll_when(tcp, cx, Interest::WRITABLE, || hand_over_two(&*tcp, &both))
+            }
             Self::Tls(stream) => stream.poll_write_two(cx, a, b),
         }
     }
@@ -140,20 +144,15 @@ impl Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if let Some(n) = self.at_once(|tcp| send_with_more_to_come(tcp, bytes))? {
+        if let Some((n, _)) = self.at_once(|tcp| hand_over(tcp, bytes, SendFlags::MORE))? {
             return Poll::Ready(Ok(n));
         }
         let Self::Plain(tcp) = self else {
             return self.poll_write(cx, bytes);
         };
-        loop {
-            ready!(tcp.poll_write_ready(cx))?;
-            let sent = tcp.try_io(Interest::WRITABLE, || send_with_more_to_come(&*tcp, bytes));
-            match sent {
-                Err(error) if is_not_yet(&error) => {}
-                sent => return Poll::Ready(sent),
-            }
-        }
+        poll_when(tcp, cx, Interest::WRITABLE, || {
+            hand_over(&*tcp, bytes, SendFlags::MORE)
+        })
     }
 
     /// Tells the peer that nothing more comes.
@@ -217,23 +216,64 @@ impl Io {
         match self {
             Self::Fresh(_) => false,
             Self::Tls(stream) => stream.is_quiet(),
+            // The socket is asked only when something happened on it, perhaps long ago.
             Self::Plain(tcp) => {
-                let mut cx = Context::from_waker(Waker::noop());
-                match tcp.poll_read_ready(&mut cx) {
-                    Poll::Pending => true,
-                    Poll::Ready(Err(_)) => false,
-                    // Readiness may be of old; a read tells (and clears it).
-                    Poll::Ready(Ok(())) => {
-                        matches!(tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-                    }
-                }
+                matches!(tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
             }
         }
     }
 }
 
-fn send_with_more_to_come(tcp: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
-    Ok(send(tcp, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+/// What was done, and what could have been.
+type Done = (usize, usize);
+
+/// Straight from the kernel, as [`hand_over`] is straight to it: the C library's calls can be cancelled, for which each has two
+/// locked instructions.
+fn receive(tcp: impl AsFd, space: &mut [u8]) -> io::Result<Done> {
+    debug_assert!(!space.is_empty(), "a read into no space looks like the end");
+    let most = space.len();
+    let (n, _) = recv(tcp, space, RecvFlags::empty())?;
+    Ok((n, most))
+}
+
+fn hand_over(tcp: impl AsFd, bytes: &[u8], flags: SendFlags) -> io::Result<Done> {
+    let n = send(tcp, bytes, flags | SendFlags::NOSIGNAL)?;
+    Ok((n, bytes.len()))
+}
+
+fn hand_over_two(tcp: impl AsFd, both: &[io::IoSlice<'_>; 2]) -> io::Result<Done> {
+    let n = writev(tcp, both)?;
+    Ok((n, both[0].len() + both[1].len()))
+}
+
+/// Tries it whenever the runtime says that the socket is ready, until it was. After less than could have been done the socket is ready
+/// no more: the next attempt waits, without a system call that says so.
+fn poll_when(
+    tcp: &TcpStream,
+    cx: &mut Context<'_>,
+    interest: Interest,
+    mut attempt: impl FnMut() -> io::Result<Done>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(match interest.is_readable() {
+            true => tcp.poll_read_ready(cx),
+            false => tcp.poll_write_ready(cx),
+        })?;
+        let mut done = None;
+        let result = tcp.try_io(interest, || {
+            let (n, most) = attempt()?;
+            done = Some(n);
+            match (1..most).contains(&n) {
+                true => Err(io::ErrorKind::WouldBlock.into()),
+                false => Ok(()),
+            }
+        });
+        match (done, result) {
+            (Some(n), _) => return Poll::Ready(Ok(n)),
+            (None, Err(error)) if !is_not_yet(&error) => return Poll::Ready(Err(error)),
+            (None, _) => {}
+        }
+    }
 }
 
 /// Whether it may succeed when it is tried again.
@@ -422,6 +462,8 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
 
     #[test]

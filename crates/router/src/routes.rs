@@ -170,7 +170,7 @@ impl Local {
             key.extend_from_slice(&u32::MAX.to_le_bytes());
             key.extend_from_slice(own.to_string().as_bytes());
         }
-        let seconds = self.worker.seconds.get();
+        let seconds = self.worker.timers.seconds();
         let kept = match own.is_empty() {
             true => &self.routes,
             false => &self.own_routes,
@@ -364,7 +364,7 @@ impl Local {
 
     /// Gives up what was not used for long, and old connections. Every second.
     pub(crate) fn sweep(&self, now: Instant) {
-        let seconds = self.worker.seconds.get();
+        let seconds = self.worker.timers.seconds();
         for client in self.clients.borrow().values() {
             client.sweep(now);
         }

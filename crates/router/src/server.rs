@@ -621,7 +621,7 @@ impl Acceptors {
         };
         if worker == 0 {
             // This is the first worker's thread.
-            begin(Rc::clone(entrance), idle, accepted);
+            begin(entrance, idle, accepted);
             return true;
         }
         self.senders[worker].send(accepted).await.is_ok()

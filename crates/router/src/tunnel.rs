@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use dtab::Path;
 use telemetry::code::Code;
 
-use crate::client::Upstream;
+use crate::client::Lent;
 use crate::connection::Job;
 use crate::exchange::Downstream;
 use crate::http1::{
@@ -235,7 +235,7 @@ enum Way {
 /// A tunnel under way.
 pub(crate) struct Tunnel<'a> {
     down: &'a mut Downstream,
-    up: &'a mut Upstream,
+    up: Lent<'a>,
     stats: &'a TunnelStats,
     to_endpoint: Way,
     to_client: Way,
@@ -244,11 +244,7 @@ pub(crate) struct Tunnel<'a> {
 }
 
 impl<'a> Tunnel<'a> {
-    pub(crate) fn new(
-        down: &'a mut Downstream,
-        up: &'a mut Upstream,
-        stats: &'a TunnelStats,
-    ) -> Self {
+    pub(crate) fn new(down: &'a mut Downstream, up: Lent<'a>, stats: &'a TunnelStats) -> Self {
         // A client may have said all that it has to say before it was answered.
         let to_endpoint = match down.half_closed {
             true => Way::Ending,
@@ -349,7 +345,7 @@ impl<'a> Tunnel<'a> {
                     Poll::Ready(Ok(())) => (self.to_client, self.moved) = (Way::Ended, true),
                     Poll::Ready(Err(_)) => return Err(End::ClientGone),
                 },
-                Way::Open => match fill(cx, &mut *self.up) {
+                Way::Open => match fill(cx, &mut self.up) {
                     Poll::Pending => return Ok(()),
                     Poll::Ready(Ok(0)) => self.to_client = Way::Ending,
                     Poll::Ready(Ok(_)) => {}
@@ -381,7 +377,7 @@ impl Side for Downstream {
     }
 }
 
-impl Side for Upstream {
+impl Side for Lent<'_> {
     fn buffer(&mut self) -> &mut Buffer {
         &mut self.buffer
     }

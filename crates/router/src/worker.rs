@@ -1,11 +1,13 @@
 //! A data thread: one core's connections, pools, caches and counters, on a runtime of its own.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -38,8 +40,8 @@ pub(crate) struct Worker {
     // Boxed: a job is moved in and out with each request.
     pub(crate) jobs: Kept<Box<Job>>,
     pub(crate) stages: Kept<Stage>,
-    /// A coarse clock: seconds since the worker began.
-    pub(crate) seconds: Cell<u64>,
+    /// Tasks that served a connection.
+    berths: Kept<Berth>,
     ending: Cell<Ending>,
     load: Arc<Load>,
     began: Instant,
@@ -49,6 +51,8 @@ pub(crate) struct Worker {
 
 /// What this many requests at once need is kept for the next ones.
 const REQUESTS: usize = 256;
+/// And so many tasks for the next connections.
+const BERTHS: usize = 64;
 /// Seconds after which what nobody needed meanwhile is kept no longer.
 const UNUSED: u64 = 10;
 
@@ -62,7 +66,7 @@ impl Worker {
             crowd: Crowd::default(),
             jobs: Kept::new(REQUESTS),
             stages: Kept::new(REQUESTS),
-            seconds: Cell::new(0),
+            berths: Kept::new(BERTHS),
             ending: Cell::new(Ending::No),
             load,
             began: Instant::now(),
@@ -99,7 +103,7 @@ impl Worker {
     fn tidy(&self) {
         self.timers.tidy();
         self.pools.prune();
-        if self.blocks.tidy() | self.jobs.tidy() | self.stages.tidy() {
+        if self.blocks.tidy() | self.jobs.tidy() | self.stages.tidy() | self.berths.tidy() {
             (self.gave_up)();
         }
     }
@@ -241,7 +245,7 @@ pub(crate) async fn run(index: usize, ties: Ties, acceptors: Option<Acceptors>) 
                     Phase::Drain => Ending::Closing,
                     _ => Ending::Leaving,
                 });
-                floor.tell_idle();
+                worker.timers.rouse();
                 if worker.ending() == Ending::Closing && floor.is_empty() {
                     return;
                 }
@@ -335,22 +339,16 @@ impl Floor {
             let stays = plan.listeners.iter().any(|planned| planned.id == *id);
             if !stays && !entrance.is_closed() {
                 entrance.close();
-                self.closed.push((*id, self.worker.seconds.get()));
+                self.closed.push((*id, self.worker.timers.seconds()));
             }
-        }
-    }
-
-    fn tell_idle(&self) {
-        for entrance in self.entrances.values() {
-            entrance.ended.notify_waiters();
         }
     }
 
     /// Every second.
     fn tick(&mut self) {
         let now = Instant::now();
-        let seconds = now.duration_since(self.worker.began).as_secs();
-        self.worker.seconds.set(seconds);
+        self.worker.timers.tick(now);
+        let seconds = self.worker.timers.seconds();
         if seconds.is_multiple_of(UNUSED) {
             self.worker.tidy();
         }
@@ -364,7 +362,7 @@ impl Floor {
         });
         if self.worker.draining() {
             // Whoever became idle since is told too.
-            self.tell_idle();
+            self.worker.timers.rouse();
         }
         let Self {
             closed, entrances, ..
@@ -390,7 +388,7 @@ impl Floor {
 
     fn begin(&mut self, one: Accepted) {
         match self.entrance(one.listener) {
-            Some(entrance) => begin(entrance, &self.idle, one),
+            Some(entrance) => begin(&entrance, &self.idle, one),
             None => {
                 tracing::warn!(addr = %one.local, "connection lost before it was served");
                 self.idle.notify_one();
@@ -399,30 +397,101 @@ impl Floor {
     }
 }
 
-/// Begins to serve a connection in a task of its own. A panic in it ends this connection, and nothing else.
-pub(crate) fn begin(entrance: Rc<Entrance>, idle: &Rc<Notify>, one: Accepted) {
-    let open = Open::new(&entrance, idle, one.counted);
-    let who = (one.local, one.peer);
-    // Boxed, so that the runtime moves a pointer when it begins and when it ends.
-    spawn_local(Box::pin(async move {
-        let _open = open;
-        let keys = entrance.behind().keys.clone();
-        let served = async {
-            let io = match keys {
-                None => Some(Io::Fresh(Some(one.tcp))),
-                // Boxed, so that a plain connection's task is no larger for it.
-                Some(keys) => Box::pin(secure(&entrance, who, one.tcp, &keys)).await,
-            };
-            if let Some(io) = io {
-                serve(&entrance, who, io).await;
-            }
-        };
-        let served = std::panic::AssertUnwindSafe(served);
-        if served.catch_unwind().await.is_err() {
-            let behind = entrance.behind();
-            tracing::error!(router = %behind.local.router.label(), code = "RT-E140", "a request's handling failed (a defect of rutter): its connection was closed");
+/// Begins to serve a connection in a task of its own: one that has served another before, when there is any.
+pub(crate) fn begin(entrance: &Rc<Entrance>, idle: &Rc<Notify>, one: Accepted) {
+    let begun = Begun {
+        who: (one.local, one.peer),
+        open: Open::new(entrance, idle, one.counted),
+        tcp: one.tcp,
+    };
+    match entrance.worker().berths.take() {
+        Some(berth) => berth.enter(begun),
+        None => {
+            let place = Rc::<Place>::default();
+            place.next.set(Some(begun));
+            // Boxed, so that the runtime moves a pointer when it begins and when it ends.
+            spawn_local(Box::pin(go_on(place)));
         }
-    }));
+    }
+}
+
+/// Serves the connections that come to this place, one after the other.
+async fn go_on(place: Rc<Place>) {
+    while served(&place).await {}
+}
+
+/// Serves the next connection; false when there will be none. A panic ends that connection, and nothing else.
+async fn served(place: &Rc<Place>) -> bool {
+    let Some(Begun { open, who, tcp }) = place.next().await else {
+        return false;
+    };
+    let entrance = &open.entrance;
+    let keys = entrance.behind().keys.clone();
+    let served = async {
+        let io = match keys {
+            None => Some(Io::Fresh(Some(tcp))),
+            // Boxed, so that a plain connection's task is no larger for it.
+            Some(keys) => Box::pin(secure(entrance, who, tcp, &keys)).await,
+        };
+        if let Some(io) = io {
+            serve(entrance, who, io).await;
+        }
+    };
+    let served = std::panic::AssertUnwindSafe(served);
+    if served.catch_unwind().await.is_err() {
+        let behind = entrance.behind();
+        tracing::error!(router = %behind.local.router.label(), code = "RT-E140", "a request's handling failed (a defect of rutter): its connection was closed");
+    }
+    entrance.worker().berths.give(Berth(Rc::clone(place)));
+    true
+}
+
+/// A connection that is to be served.
+struct Begun {
+    open: Open,
+    who: (SocketAddr, SocketAddr),
+    tcp: std::net::TcpStream,
+}
+
+/// A task that waits for its next connection. Dropped, it ends.
+pub(crate) struct Berth(Rc<Place>);
+
+/// Where such a task looks.
+#[derive(Default)]
+struct Place {
+    next: Cell<Option<Begun>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Berth {
+    /// Hands the task its next connection, and lets go of it.
+    fn enter(self, begun: Begun) {
+        self.0.next.set(Some(begun));
+    }
+}
+
+impl Drop for Berth {
+    fn drop(&mut self) {
+        if let Some(waker) = &*self.0.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Place {
+    /// The next connection; none when nobody has a way here any more. Cancel safe.
+    async fn next(self: &Rc<Self>) -> Option<Begun> {
+        poll_fn(|cx| match self.next.take() {
+            None if Rc::strong_count(self) > 1 => {
+                let mut waker = self.waker.borrow_mut();
+                // The task is always the same.
+                waker.get_or_insert_with(|| cx.waker().clone());
+                Poll::Pending
+            }
+            next => Poll::Ready(next),
+        })
+        .await
+    }
 }
 
 /// Counts a connection while it is served.
@@ -455,5 +524,27 @@ impl Drop for Open {
         if self.entrance.worker().draining() {
             self.idle.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Beside it there is a box with its two ends.
+    #[test]
+    fn an_idle_connection_is_a_small_task() {
+        let task = size_of_val(&go_on(Rc::default()));
+        assert!(task <= 720, "{task} bytes of a task");
+    }
+
+    #[tokio::test]
+    async fn a_task_goes_on_until_its_berth_is_dropped() {
+        let place = Rc::<Place>::default();
+        let berth = Berth(Rc::clone(&place));
+        let mut next = Box::pin(place.next());
+        assert!(futures_util::poll!(&mut next).is_pending());
+        drop(berth);
+        assert!(next.await.is_none());
     }
 }

@@ -76,9 +76,9 @@ impl Entry {
             Some(_) => return Err("a character that no field's name may have"),
             None => return Err("a line that is no field: it has no colon"),
         }
-        let after = &line[name + 1..];
-        let value = after.trim_ascii();
-        let value_start = end - after.trim_ascii_start().len();
+        let after = line[name + 1..].trim_ascii_start();
+        let value = after.trim_ascii_end();
+        let value_start = end - after.len();
         Ok(Self {
             start: place(start),
             name_end: place(start + name),

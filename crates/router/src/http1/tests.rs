@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
+use super::scan::{is_token, token_run};
 use super::*;
 
 /// A head that was read, and where its body begins.
@@ -816,6 +817,18 @@ proptest! {
         }
         for one in [&other[..], &name[..name.len() / 2]] {
             prop_assert_eq!(is_same(&name, one), name.eq_ignore_ascii_case(one));
+        }
+    }
+
+    #[test]
+    fn a_token_is_as_long_as_its_bytes_are_those_of_tokens(
+        bytes in prop_oneof![proptest::collection::vec(any::<u8>(), 0..40), "[-A-Za-z0-9_!#|~@`{:,.^]{0,40}".prop_map(String::into_bytes)],
+        name in "[-A-Za-z0-9]{0,30}"
+    ) {
+        let after = [name.as_bytes(), &bytes].concat();
+        for bytes in [&bytes, &after] {
+            let run = bytes.iter().take_while(|byte| is_token(**byte)).count();
+            prop_assert_eq!(token_run(bytes), run);
         }
     }
 
