@@ -11,7 +11,6 @@
 use std::fmt;
 
 pub(crate) mod base64;
-mod eight;
 mod headers;
 
 pub use headers::{Formats, Headers, Propagation};

@@ -67,7 +67,8 @@ impl Entry {
     /// Reads the line of a field at `start..end`, which is without its CR LF.
     fn read(bytes: &[u8], start: usize, end: usize) -> Result<Self, &'static str> {
         let line = &bytes[start..end];
-        let name = token_run(line);
+        // What is behind the line is no part of a token.
+        let name = token_run(bytes, start).min(line.len());
         match line.get(name) {
             Some(b':') if name > 0 => {}
             Some(b':') => return Err("a field without a name"),
@@ -354,7 +355,7 @@ pub(super) fn push_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 
 /// Whether this can be the name of a field; one that we make always can.
 fn is_name(name: &[u8]) -> bool {
-    let is_name = !name.is_empty() && token_run(name) == name.len();
+    let is_name = !name.is_empty() && token_run(name, 0) == name.len();
     debug_assert!(is_name, "the name of a field: {}", name.escape_ascii());
     is_name
 }
@@ -370,13 +371,20 @@ pub fn strip_hop_by_hop(fields: &mut Fields) {
     if fields.lengths.0 & HOP_BY_HOP == 0 {
         return;
     }
-    let Fields { bytes, index, .. } = fields;
+    let Fields {
+        bytes,
+        index,
+        lengths,
+        ..
+    } = fields;
     for at in 0..index.len() {
         let connection = index[at];
         if !connection.is(bytes, b"connection") {
             continue;
         }
-        for listed in tokens(connection.value(bytes)).filter(|listed| !is_kept(listed)) {
+        // Mostly it is an option, `close`, and no field's name.
+        let goes = |listed: &&[u8]| lengths.have(listed.len()) && !is_kept(listed);
+        for listed in tokens(connection.value(bytes)).filter(goes) {
             for entry in index.iter_mut() {
                 if entry.is(bytes, listed) && !entry.is(bytes, b"connection") {
                     entry.live = false;

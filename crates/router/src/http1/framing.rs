@@ -64,11 +64,11 @@ impl Wire {
     }
 
     fn content_length(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
-        if is_same(name, b"content_length") {
-            return ambiguous("a name that CGI reads as Content-Length", name);
-        }
         if !is_same(name, b"content-length") {
-            return Ok(());
+            return match is_same(name, b"content_length") {
+                true => ambiguous("a name that CGI reads as Content-Length", name),
+                false => Ok(()),
+            };
         }
         // Equal copies, too: they show that something on the way is broken, and a list `5, 5` is read in many ways.
         if self.length.is_some() {
@@ -98,11 +98,11 @@ impl Wire {
         value: &[u8],
         version: Version,
     ) -> Result<(), HeadError> {
-        if is_same(name, b"transfer_encoding") {
-            return ambiguous("a name that CGI reads as Transfer-Encoding", name);
-        }
         if !is_same(name, b"transfer-encoding") {
-            return Ok(());
+            return match is_same(name, b"transfer_encoding") {
+                true => ambiguous("a name that CGI reads as Transfer-Encoding", name),
+                false => Ok(()),
+            };
         }
         let what = match version {
             _ if self.chunked => "more than one Transfer-Encoding",

@@ -261,7 +261,7 @@ impl RequestHead {
 impl RequestLine {
     fn read(line: &[u8]) -> Result<Self, HeadError> {
         let refuse = |what| HeadError::malformed(what, 1, line);
-        let method = token_run(line);
+        let method = token_run(line, 0);
         if line.is_empty() {
             return Err(refuse("an empty line before the request"));
         }

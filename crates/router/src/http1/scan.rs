@@ -1,5 +1,7 @@
 //! Finds the lines of a head, once over each byte, and knows which bytes may stand where.
 
+use wide::u8x16;
+
 use super::{HeadError, Limits};
 
 /// Places in a head are kept in 32 bits; whatever the configuration says, no head is larger.
@@ -46,7 +48,7 @@ impl Scan {
         };
         let seen = &buf[..buf.len().min(limit)];
         loop {
-            self.at += plain_run(&seen[self.at.min(seen.len())..]);
+            self.at = first(seen, self.at, is_control);
             match seen.get(self.at) {
                 None if seen.len() < limit => return Ok(Step::Partial),
                 None => return Err(over),
@@ -78,6 +80,7 @@ impl Scan {
         Step::Line(self.lines, start, end)
     }
 
+    #[cold]
     fn refuse(&self, what: &'static str, seen: &[u8]) -> HeadError {
         let found = seen.get(self.line_start..=self.at).unwrap_or_default();
         HeadError::malformed(what, self.lines + 1, found)
@@ -89,25 +92,44 @@ const ONES: u64 = u64::from_ne_bytes([1; 8]);
 /// The highest bit of each byte.
 const HIGH: u64 = ONES << 7;
 
-/// How many bytes at the front are neither control characters nor DEL. Eight at a time: most bytes of a head are.
-fn plain_run(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    let (words, _) = bytes.as_chunks::<8>();
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        let del = word ^ (ONES * 0x7f);
-        // The lowest flagged byte is exact; higher ones may be flagged by its borrow.
-        let flags =
-            ((word.wrapping_sub(ONES * 0x20) & !word) | (del.wrapping_sub(ONES) & !del)) & HIGH;
-        if flags != 0 {
-            return at + (flags.trailing_zeros() / 8) as usize;
+/// Where the first byte is, from `at` on, of which `is` says so: sixteen are asked about at a time. Where there is none, it is where
+/// the bytes end, or `at` behind that.
+#[inline]
+fn first(bytes: &[u8], mut at: usize, is: impl Fn(u8x16) -> u8x16) -> usize {
+    let ask = |block: [u8; 16]| is(u8x16::new(block)).to_bitmask();
+    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        let found = ask(*block);
+        if found != 0 {
+            return at + found.trailing_zeros() as usize;
         }
-        at += 8;
+        at += 16;
     }
-    at + bytes[at..]
-        .iter()
-        .take_while(|byte| is_plain(**byte))
-        .count()
+    let left = bytes.len().saturating_sub(at);
+    // The last ones are asked about together with some before them, which are left out again.
+    let found = match bytes.last_chunk() {
+        _ if left == 0 => 0,
+        Some(last) => ask(*last) >> (16 - left),
+        None => {
+            let mut block = [0; 16];
+            block[..bytes.len()].copy_from_slice(bytes);
+            ask(block) >> at
+        }
+    };
+    at + left.min(found.trailing_zeros() as usize)
+}
+
+/// The control characters and DEL.
+fn is_control(bytes: u8x16) -> u8x16 {
+    bytes.simd_lt(u8x16::splat(b' ')) | bytes.simd_eq(u8x16::splat(0x7f))
+}
+
+/// All but letters, digits and `-`, which most tokens are of.
+fn is_rare(bytes: u8x16) -> u8x16 {
+    let within = |bytes: u8x16, from: u8, to: u8| {
+        (bytes - u8x16::splat(from)).simd_le(u8x16::splat(to - from))
+    };
+    let letter = within(bytes | u8x16::splat(b' '), b'a', b'z');
+    !(letter | within(bytes, b'0', b'9') | bytes.simd_eq(u8x16::splat(b'-')))
 }
 
 fn is_plain(byte: u8) -> bool {
@@ -124,8 +146,7 @@ pub(super) const fn is_token(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
 
-/// [`is_token`] of each byte: names are read byte by byte, and one look is less than a dozen comparisons. Eight bytes at a time, in a
-/// word, would be more instructions for names of up to ten bytes, and hardly fewer for others.
+/// [`is_token`] of each byte: one look is less than a dozen comparisons.
 const TOKEN: [bool; 256] = {
     let mut token = [false; 256];
     let mut byte = 0;
@@ -136,16 +157,17 @@ const TOKEN: [bool; 256] = {
     token
 };
 
-/// How many bytes at the front are of a token.
-pub(super) fn token_run(bytes: &[u8]) -> usize {
-    let other = bytes.iter().position(|byte| !TOKEN[usize::from(*byte)]);
-    other.unwrap_or(bytes.len())
+/// How many bytes from `start` on are of a token.
+pub(super) fn token_run(bytes: &[u8], start: usize) -> usize {
+    let at = first(bytes, start, is_rare);
+    let rest = bytes[at..].iter();
+    at - start + rest.take_while(|byte| TOKEN[usize::from(**byte)]).count()
 }
 
 /// Appends a value that one of ours made, without what is blank around it; what would break its line becomes a space.
 pub(super) fn push_value(out: &mut Vec<u8>, value: &[u8]) {
     let has_blank_end = matches!(value, [b' ', ..] | [.., b' ']);
-    if !has_blank_end && plain_run(value) == value.len() {
+    if !has_blank_end && first(value, 0, is_control) == value.len() {
         out.extend_from_slice(value);
         return;
     }

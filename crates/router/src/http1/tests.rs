@@ -827,8 +827,10 @@ proptest! {
     ) {
         let after = [name.as_bytes(), &bytes].concat();
         for bytes in [&bytes, &after] {
-            let run = bytes.iter().take_while(|byte| is_token(**byte)).count();
-            prop_assert_eq!(token_run(bytes), run);
+            for start in 0..=bytes.len() {
+                let run = bytes[start..].iter().take_while(|byte| is_token(**byte)).count();
+                prop_assert_eq!(token_run(bytes, start), run);
+            }
         }
     }
 

@@ -1,7 +1,5 @@
 //! Base64 with the standard alphabet, for the few dozen bytes of a trace context and for scribe.
 
-use super::eight::{ONES, at_least};
-
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// A digit's value, or [`NONE`].
@@ -21,33 +19,51 @@ const NONE: u8 = 0x80;
 /// Writes `bytes` as padded base64 into `out`, which must have room for four characters for each three bytes begun.
 /// Returns the length written.
 pub(crate) fn encode(bytes: &[u8], out: &mut [u8]) -> usize {
-    let (sixes, rest) = bytes.as_chunks::<6>();
-    let (eights, _) = out.as_chunks_mut::<8>();
-    for (six, eight) in sixes.iter().zip(eights) {
-        *eight = digits(*six);
+    let mut len = 0;
+    for (piece, text) in bytes.chunks(48).zip(out.chunks_mut(64)) {
+        let mut digits = digits(piece);
+        let whole = 4 * piece.len().div_ceil(3);
+        digits[(4 * piece.len()).div_ceil(3)..whole].fill(b'=');
+        let taken = text.len().min(whole);
+        text[..taken].copy_from_slice(&digits[..taken]);
+        len += taken;
     }
-    let mut last = [0; 6];
-    last[..rest.len()].copy_from_slice(rest);
-    let mut text = digits(last);
-    text[(4 * rest.len()).div_ceil(3)..].fill(b'=');
-    let (whole, len) = (8 * sixes.len(), 4 * rest.len().div_ceil(3));
-    if let Some(end) = out.get_mut(whole..whole + len) {
-        end.copy_from_slice(&text[..len]);
-    }
-    out.len().min(whole + len)
+    len
 }
 
-/// The eight digits of six bytes.
-fn digits([a, b, c, d, e, f]: [u8; 6]) -> [u8; 8] {
+/// The digits of up to 48 bytes. Loops over all that there may be are what a compiler makes a few wide instructions of.
+fn digits(piece: &[u8]) -> [u8; 64] {
+    let mut bytes = [0; 48];
+    bytes[..piece.len()].copy_from_slice(piece);
+    let mut digits = [0; 64];
+    let eights = digits.as_chunks_mut::<8>().0;
+    for (six, eight) in bytes.as_chunks::<6>().0.iter().zip(eights) {
+        *eight = values(*six);
+    }
+    for digit in &mut digits {
+        *digit = letter(*digit);
+    }
+    digits
+}
+
+/// The values of the eight digits of six bytes.
+fn values([a, b, c, d, e, f]: [u8; 6]) -> [u8; 8] {
     let word = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
     // Halved three times, until each byte has its six bits.
     let word = (word & 0x0000_00ff_ffff) | ((word & 0xffff_ff00_0000) << 8);
     let word = (word & 0x0000_0fff_0000_0fff) | ((word & 0x00ff_f000_00ff_f000) << 4);
     let word = (word & 0x003f_003f_003f_003f) | ((word & 0x0fc0_0fc0_0fc0_0fc0) << 2);
-    // From 'A'; lower case, digits, '+' and '/' begin elsewhere.
-    let up = ONES * u64::from(b'A') + 6 * at_least(26, word) + 3 * at_least(63, word);
-    let text = word + up - 75 * at_least(52, word) - 15 * at_least(62, word);
-    text.to_be_bytes()
+    word.to_be_bytes()
+}
+
+/// A value's digit: from 'A' on; lower case, digits, '+' and '/' begin elsewhere.
+fn letter(value: u8) -> u8 {
+    let from = |least: u8, step: u8| if value >= least { step } else { 0 };
+    (b'A' + value)
+        .wrapping_add(from(26, b'a' - b'Z' - 1))
+        .wrapping_add(from(52, b'0'.wrapping_sub(b'z' + 1)))
+        .wrapping_add(from(62, b'+'.wrapping_sub(b'9' + 1)))
+        .wrapping_add(from(63, b'/' - b'+' - 1))
 }
 
 /// Reads padded base64 into `out`; the number of bytes, or none when it is no base64 or longer than `out`.

@@ -1,6 +1,5 @@
 //! The spellings of a context in header fields.
 
-use super::eight::{ONES, at_least};
 use super::{SpanId, TraceContext, TraceId, base64};
 
 /// Which spellings a request came with, to be written on.
@@ -328,12 +327,16 @@ fn hex16(value: u64) -> [u8; 16] {
     text
 }
 
+/// One in each byte of a word.
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+
 fn hex8(value: u32) -> [u8; 8] {
     // Halved three times, until each byte has its four bits.
     let word = u64::from(value);
     let word = (word & 0xffff) | ((word & 0xffff_0000) << 16);
     let word = (word | word << 8) & 0x00ff_00ff_00ff_00ff;
     let word = (word | word << 4) & 0x0f0f_0f0f_0f0f_0f0f;
-    let letters = at_least(10, word) * u64::from(b'a' - b'0' - 10);
-    (word + ONES * u64::from(b'0') + letters).to_be_bytes()
+    // A byte's highest bit is what the sum reaches from ten on.
+    let tens = (word + ONES * (0x80 - 10)) >> 7 & ONES;
+    (word + ONES * u64::from(b'0') + tens * u64::from(b'a' - b'0' - 10)).to_be_bytes()
 }
