@@ -95,7 +95,7 @@ const HIGH: u64 = ONES << 7;
 /// Where the first byte is, from `at` on, of which `is` says so: sixteen are asked about at a time. Where there is none, it is where
 /// the bytes end, or `at` behind that.
 #[inline]
-fn first(bytes: &[u8], mut at: usize, is: impl Fn(u8x16) -> u8x16) -> usize {
+pub(super) fn first(bytes: &[u8], mut at: usize, is: impl Fn(u8x16) -> u8x16) -> usize {
     let ask = |block: [u8; 16]| is(u8x16::new(block)).to_bitmask();
     while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
         let found = ask(*block);
@@ -119,7 +119,7 @@ fn first(bytes: &[u8], mut at: usize, is: impl Fn(u8x16) -> u8x16) -> usize {
 }
 
 /// The control characters and DEL.
-fn is_control(bytes: u8x16) -> u8x16 {
+pub(super) fn is_control(bytes: u8x16) -> u8x16 {
     bytes.simd_lt(u8x16::splat(b' ')) | bytes.simd_eq(u8x16::splat(0x7f))
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
-use super::scan::{is_token, token_run};
+use super::scan::{self, is_token, token_run};
 use super::*;
 
 /// A head that was read, and where its body begins.
@@ -817,6 +817,17 @@ proptest! {
         }
         for one in [&other[..], &name[..name.len() / 2]] {
             prop_assert_eq!(is_same(&name, one), name.eq_ignore_ascii_case(one));
+        }
+    }
+
+    #[test]
+    fn what_ends_a_line_is_found_wherever_it_is(plain in "[ -~\u{80}-\u{ff}]{0,50}", odd in any::<u8>(), at in any::<prop::sample::Index>()) {
+        let mut bytes = plain.into_bytes();
+        bytes.insert(at.index(bytes.len() + 1), odd);
+        for start in 0..bytes.len() + 2 {
+            let is_control = |at: &usize| bytes[*at] < b' ' || bytes[*at] == 0x7f;
+            let found = (start..bytes.len()).find(is_control);
+            prop_assert_eq!(scan::first(&bytes, start, scan::is_control), found.unwrap_or(start.max(bytes.len())));
         }
     }
 
