@@ -132,13 +132,9 @@ fn is_rare(bytes: u8x16) -> u8x16 {
     !(letter | within(bytes, b'0', b'9') | bytes.simd_eq(u8x16::splat(b'-')))
 }
 
-fn is_plain(byte: u8) -> bool {
-    byte >= 0x20 && byte != 0x7f
-}
-
 /// Whether a value may have this byte: visible ASCII, space, tab, and all above 0x7f.
 pub(super) fn is_value(byte: u8) -> bool {
-    is_plain(byte) || byte == b'\t'
+    (byte >= b' ' && byte != 0x7f) || byte == b'\t'
 }
 
 /// Whether a name or method may have this byte (`tchar` in RFC 9110 5.6.2).
