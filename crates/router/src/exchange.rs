@@ -693,9 +693,9 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Passes the response on: `down.out` holds its head. `before_last` is called before the last piece is written: what
-    /// it notes is noted before the client has its whole answer, and it is told whether it is called at once. `then_ends`: the client's connection ends when all is written;
-    /// then it ends here, before anything else is done: the answer may wait for it.
+    /// Passes the response on: `down.out` holds its head. `before_last` is called before the last piece is written, and told
+    /// whether nothing had to be waited for: what it notes is noted before the client has its whole answer. `then_ends`: the
+    /// client's connection ends when all is written; then it ends here, before anything else is done: the answer may wait for it.
     pub(crate) async fn forward(
         &mut self,
         framing: Framing,

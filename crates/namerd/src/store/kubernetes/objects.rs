@@ -30,11 +30,11 @@ impl Kubernetes {
         let annotations = &object["metadata"]["annotations"];
         let record = annotations[RECORD].as_str();
         let record = record.and_then(|text| serde_json::from_str::<Meta>(text).ok());
-        let (text, hashed): (Arc<str>, String) = match self.config.shape {
+        let (text, hashed, body): (Arc<str>, String, &str) = match self.config.shape {
             Shape::Dtab => {
                 let text = written(&object["dentries"]);
                 let hashed = hash(&canonical(&text));
-                (text.into(), hashed)
+                (text.into(), hashed, "/f:dentries")
             }
             Shape::ConfigMap => {
                 let label = &object["metadata"]["labels"][STORAGE.0];
@@ -42,7 +42,7 @@ impl Kubernetes {
                     return None;
                 }
                 let text = object["data"][KEY].as_str().unwrap_or_default();
-                (text.into(), hash(text))
+                (text.into(), hash(text), "/f:data/f:dtab")
             }
         };
         let at_least = record.as_ref().map_or(0, |record| record.number);
@@ -51,10 +51,6 @@ impl Kubernetes {
             .as_ref()
             .and_then(|meta| meta.text.clone())
             .unwrap_or(text);
-        let body = match self.config.shape {
-            Shape::Dtab => "/f:dentries",
-            Shape::ConfigMap => "/f:data/f:dtab",
-        };
         let outside = outside(&object["metadata"]["managedFields"], body);
         let mut held = object["metadata"].take();
         if let Some(held) = held.as_object_mut() {
