@@ -50,6 +50,10 @@ def l4_copy(ctx):
     return [str(TOOLS / "l4_copy"), str(ctx["port"]), ",".join(f"127.0.0.1:{p}" for p in ctx["b"])]
 
 
+def h1_pass(ctx):
+    return [str(TOOLS / "h1_pass"), str(ctx["port"]), ",".join(f"127.0.0.1:{p}" for p in ctx["b"])]
+
+
 def rutter(services=1, hop=None):
     """Our router with what a user has on by default, one worker; `hop` is "first" or "second" of a pair."""
     def f(ctx):
@@ -153,6 +157,7 @@ def linkerd1(n=1):
 PEERS = {
     # name: run, suites
     "l4-copy": dict(run=[l4_copy], suites="h1"),
+    "h1-pass": dict(run=[h1_pass], suites="h1"),
     "rutter": dict(run=[rutter()], suites="h1", need=RUTTER),
     # The same program under another name: what differs between the two is noise.
     "rutter-twin": dict(run=[rutter()], suites="h1", need=RUTTER),

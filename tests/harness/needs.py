@@ -296,14 +296,16 @@ def build_dist(job):
     return {"RUTTER_DIST": path.strip()}
 
 
-def install_cargo_fuzz(job):
-    """Into a directory of its own, not into the user's."""
+def build_fuzz(job):
+    """cargo-fuzz, into a directory of its own, and the targets: they take minutes of the cores that other parts leave idle."""
     root = CACHE / f"cargo-fuzz-{CARGO_FUZZ_VERSION}"
     if not (root / "bin" / "cargo-fuzz").exists():
         job.run(f"building cargo-fuzz {CARGO_FUZZ_VERSION}", ["cargo", "install", "cargo-fuzz", "--version", CARGO_FUZZ_VERSION, "--locked", "--root", root],
                 nice=10, env={**os.environ, "CARGO_TARGET_DIR": str(CACHE / "cargo-fuzz.build")})
         shutil.rmtree(CACHE / "cargo-fuzz.build", ignore_errors=True)
-    return {"PATH": f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    path = f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    job.run("building the fuzz targets", ["tests/fuzz/check", "--build"], nice=19, env={**os.environ, "PATH": path, "RUTTER_TEST_CACHE": str(CACHE)})
+    return {"PATH": path}
 
 
 def build_apiserver(job):
@@ -396,7 +398,7 @@ MAKERS = {
     "toxiproxy": build_toxiproxy,
     "etcd": build_etcd,
     "consul": build_consul,
-    "fuzz": install_cargo_fuzz,
+    "fuzz": build_fuzz,
 }
 
 #: These would only wait for the lock that a running cargo holds, or take its cores: made when a part asks for them.

@@ -175,8 +175,9 @@ pub(crate) enum Phase {
     Stop,
 }
 
-/// A worker's loads, seen from outside.
+/// A worker's loads, seen from outside. In cache lines of its own: it changes with each request, and other workers' lie beside.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct Load {
     pub(crate) connections: AtomicUsize,
     /// Requests under way that began before the end did; the worker alone writes it.
@@ -226,6 +227,7 @@ pub(crate) async fn run(index: usize, ties: Ties, acceptors: Option<Acceptors>) 
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut accepting, mut ordered) = (true, true);
+    let told = told_of(phase.clone());
     loop {
         tokio::select! {
             one = accepted.recv(), if accepting => match one {
@@ -236,9 +238,10 @@ pub(crate) async fn run(index: usize, ties: Ties, acceptors: Option<Acceptors>) 
                 Some(order) => floor.obey(order),
                 None => ordered = false,
             },
-            changed = phase.changed() => {
+            () = told.notified() => {
+                let is_left_alone = phase.has_changed().is_err();
                 let now = *phase.borrow_and_update();
-                if changed.is_err() || now == Phase::Stop {
+                if is_left_alone || now == Phase::Stop {
                     return;
                 }
                 worker.ending.set(match now {
@@ -258,6 +261,20 @@ pub(crate) async fn run(index: usize, ties: Ties, acceptors: Option<Acceptors>) 
             _ = second.tick() => floor.tick(),
         }
     }
+}
+
+/// Notified of each new phase, and when no further one comes. All workers wait in one list for a phase: one that did so anew with each
+/// connection and each second would write there, and hold up the others.
+fn told_of(mut phase: watch::Receiver<Phase>) -> Rc<Notify> {
+    let told = Rc::new(Notify::new());
+    let teller = Rc::clone(&told);
+    spawn_local(async move {
+        while phase.changed().await.is_ok() {
+            teller.notify_one();
+        }
+        teller.notify_one();
+    });
+    told
 }
 
 /// Everything a worker serves.

@@ -17,6 +17,10 @@ use crate::{Activity, Bound, Interpreter, Reads};
 /// A name with its outcome, kept current as long as anyone holds it.
 ///
 /// Once it leads somewhere, a failing or silent source does not change that: the last outcome stays.
+///
+/// In cache lines of its own: whoever uses the name looks at `version` each time, and would wait for what another thread
+/// writes beside it.
+#[repr(align(64))]
 pub struct Binding {
     outcome: ArcSwap<Outcome>,
     version: AtomicU64,
