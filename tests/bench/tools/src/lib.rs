@@ -316,6 +316,12 @@ pub mod sys {
         }
     }
     pub fn accept(fd: Fd) -> Option<Fd> {
+        let n = accept_as_it_is(fd)?;
+        nodelay(n);
+        Some(n)
+    }
+    /// With the options that it has of the listening socket.
+    pub fn accept_as_it_is(fd: Fd) -> Option<Fd> {
         let n = unsafe {
             libc::accept4(
                 fd,
@@ -324,12 +330,7 @@ pub mod sys {
                 libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
             )
         };
-        if n < 0 {
-            None
-        } else {
-            nodelay(n);
-            Some(n)
-        }
+        (n >= 0).then_some(n)
     }
     pub fn nodelay(fd: Fd) {
         let one: libc::c_int = 1;

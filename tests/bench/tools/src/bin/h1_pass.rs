@@ -21,6 +21,8 @@ struct End {
     output: Vec<u8>,
     /// Whether it is used again after this message.
     stays: bool,
+    /// Whether epoll watches it. One that carries a single request need not be.
+    is_watched: bool,
 }
 
 struct Proxy {
@@ -43,6 +45,8 @@ fn main() {
         .expect("a port");
     let endpoints = args.next().expect("addresses of the endpoints");
     let listener = benchtools::listen(port);
+    // Inherited by what it accepts.
+    sys::nodelay(listener.as_raw_fd());
     let mut proxy = Proxy {
         epoll: sys::epoll(),
         endpoints: endpoints
@@ -67,9 +71,13 @@ fn main() {
         let n = sys::wait(proxy.epoll, &mut events, -1);
         for event in &events[..n] {
             if event.u64 == LISTENER {
-                while let Some(fd) = sys::accept(listener.as_raw_fd()) {
+                while let Some(fd) = sys::accept_as_it_is(listener.as_raw_fd()) {
                     let client = proxy.open(fd, true);
                     proxy.read(client);
+                    let end = &proxy.ends[client];
+                    if end.stays || !end.body.is_some_and(|body| body.done()) {
+                        proxy.watch(client);
+                    }
                 }
                 continue;
             }
@@ -93,6 +101,7 @@ impl Proxy {
             body: None,
             output: vec![],
             stays: true,
+            is_watched: false,
         };
         let at = match self.free.pop() {
             Some(at) => {
@@ -104,9 +113,15 @@ impl Proxy {
                 self.ends.len() - 1
             }
         };
-        let all = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET | libc::EPOLLRDHUP;
-        sys::add(self.epoll, fd, all as u32, at as u64);
         at
+    }
+
+    fn watch(&mut self, at: usize) {
+        let end = &mut self.ends[at];
+        if end.fd >= 0 && !std::mem::replace(&mut end.is_watched, true) {
+            let all = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET | libc::EPOLLRDHUP;
+            sys::add(self.epoll, end.fd, all as u32, at as u64);
+        }
     }
 
     fn close(&mut self, at: usize) {
@@ -133,7 +148,9 @@ impl Proxy {
         self.next += 1;
         let addr = self.endpoints[self.next % self.endpoints.len()];
         let fd = sys::connect(addr, None).ok()?;
-        Some(self.open(fd, false))
+        let at = self.open(fd, false);
+        self.watch(at);
+        Some(at)
     }
 
     /// Reads what there is at this end and passes it on, as long as the other one takes it.
@@ -239,7 +256,10 @@ impl Proxy {
             },
             false => 0,
         };
-        end.output.extend_from_slice(&bytes[n..]);
+        if n < bytes.len() {
+            end.output.extend_from_slice(&bytes[n..]);
+            self.watch(at);
+        }
         Some(())
     }
 
