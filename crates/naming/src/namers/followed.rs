@@ -62,7 +62,7 @@ pub(super) enum Unanswered {
     /// It fails with the error.
     Fails,
     /// It is waited for, as long as a binding may take.
-    #[cfg_attr(not(feature = "zookeeper"), expect(dead_code))]
+    #[cfg_attr(not(any(test, feature = "zookeeper")), expect(dead_code))]
     Waits,
 }
 
