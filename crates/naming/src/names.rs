@@ -12,6 +12,7 @@ use crate::{Delegation, Interpreter, Reads};
 
 mod binding;
 mod delegations;
+mod followers;
 mod nearby;
 mod outcome;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod tests;
 pub use binding::Binding;
 use binding::Question;
 pub use delegations::Delegations;
+use followers::Followers;
 pub use outcome::{Cause, Leaf, LeafTarget, Outcome};
 
 /// How often within the idle time unused bindings are looked for.
@@ -33,6 +35,7 @@ pub struct Names {
     base: Dtab,
     limits: NamesLimits,
     control: Handle,
+    followers: Followers,
     kept: Mutex<Kept>,
     delegations: Arc<Delegations>,
     oneshots: AtomicU64,
@@ -110,6 +113,7 @@ impl Names {
             interpreter,
             base,
             limits,
+            followers: Followers::on(&control),
             control,
             kept: Mutex::default(),
             delegations: Arc::default(),
@@ -139,7 +143,7 @@ impl Names {
             counts: self.delegations.clone(),
         };
         // Outside the lock: other threads' names need not wait for this one.
-        let binding = Binding::start(question, &self.control);
+        let binding = Binding::start(question, &self.followers);
         let mut kept = self.kept();
         if let Some(earlier) = kept.find(&key) {
             return earlier;

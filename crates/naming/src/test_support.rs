@@ -15,6 +15,7 @@ pub(crate) enum Says {
     Failed,
     Neg,
     Bound,
+    Panic,
     Tree(NameTree<Path>),
 }
 
@@ -79,6 +80,7 @@ impl Namer for TestNamer {
                 message: "down".to_owned(),
             }),
             Says::Neg => Activity::Ok(NameTree::Neg),
+            Says::Panic => panic!("a test"),
             Says::Tree(tree) => {
                 Activity::Ok(tree.map(|leaf| Name::Path(leaf.concat(&rest.drop(1)))))
             }

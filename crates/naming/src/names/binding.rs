@@ -6,11 +6,10 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use dtab::{Dtab, NameTree, Path};
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 
 use super::delegations::Delegations;
+use super::followers::{Follower, Followers};
 use super::outcome::{Outcome, snapshot};
 use crate::{Activity, Bound, Interpreter, Reads};
 
@@ -26,12 +25,12 @@ pub struct Binding {
     version: AtomicU64,
     changed: Notify,
     used: AtomicBool,
-    task: OnceLock<AbortHandle>,
+    follower: OnceLock<Arc<Follower>>,
 }
 
 impl Binding {
     /// Binds now, and follows what it is made of.
-    pub(super) fn start(question: Question, control: &Handle) -> Arc<Self> {
+    pub(super) fn start(question: Question, followers: &Followers) -> Arc<Self> {
         let mut answer = Answer::default();
         let outcome = answer
             .outcome(&question, None)
@@ -41,12 +40,14 @@ impl Binding {
             version: AtomicU64::new(1),
             changed: Notify::new(),
             used: AtomicBool::new(true),
-            task: OnceLock::new(),
+            follower: OnceLock::new(),
         });
         if answer.may_change() {
-            let task = control.spawn(follow(Arc::downgrade(&binding), question, answer));
-            // A new binding has no task yet, so that this can't fail.
-            _ = binding.task.set(task.abort_handle());
+            let following = follow(Arc::downgrade(&binding), question, answer);
+            if let Some(follower) = followers.follow(following) {
+                // A new binding has no follower yet, so that this can't fail.
+                _ = binding.follower.set(follower);
+            }
         }
         binding
     }
@@ -107,8 +108,8 @@ impl Binding {
 
 impl Drop for Binding {
     fn drop(&mut self) {
-        if let Some(task) = self.task.get() {
-            task.abort();
+        if let Some(follower) = self.follower.get() {
+            follower.end();
         }
     }
 }

@@ -170,6 +170,36 @@ async fn a_million_unknown_names_leave_no_lasting_memory() {
     assert!(bench.names.kept().oldest.len() <= 1000);
 }
 
+/// The control runtime does not come to run while this goes on, as on a machine that is short of processors.
+#[tokio::test]
+async fn what_forgotten_names_held_is_given_up_at_once() {
+    let bench = bench("/svc => /#/t", NamesLimits::default());
+    bench.namer.says("b").set(Says::Neg);
+    let binders = || Arc::strong_count(&bench.names.interpreter);
+    let before = binders();
+    for n in 0..5_000 {
+        bench.binding(&format!("/svc/a/{n}"));
+        bench.binding(&format!("/svc/b/{n}"));
+    }
+    assert_eq!(bench.names.sizes(), (1000, 1000));
+    // Each name that is followed holds who binds it.
+    assert_eq!(binders() - before, 2000);
+    let oneshot = bench.binding("/svc/c");
+    assert_eq!(binders() - before, 2000);
+    bench.namer.addr("c").set(one_endpoint(99));
+    assert_eq!(ports(&*soon(oneshot.newer_than(1)).await), [99]);
+}
+
+#[tokio::test]
+async fn a_name_whose_following_fails_takes_no_other_name_with_it() {
+    let bench = bench("/svc => /#/t", NamesLimits::default());
+    let (doomed, other) = (bench.binding("/svc/a"), bench.binding("/svc/b"));
+    bench.namer.says("a").set(Says::Panic);
+    bench.namer.addr("b").set(one_endpoint(81));
+    assert_eq!(ports(&*soon(other.newer_than(1)).await), [81]);
+    assert_eq!(ports(&doomed.current()), [80]);
+}
+
 #[tokio::test]
 async fn a_full_cache_gives_up_the_unused_and_binds_for_one_request_when_all_are_in_use() {
     let limits = NamesLimits {
