@@ -138,7 +138,11 @@ impl Attempts<'_> {
         }
         let lent = self.client.lend(&mut up);
         let mut exchange = Exchange::new_forwarding(down, lent, body, all_sent, wrapper);
+        let mut load = Some(load);
         let answered = |at_once: bool| {
+            // Its endpoint is done with it. This thread may be kept from running once the client has its answer, and the
+            // client's next request comes to another thread.
+            drop(load.take());
             if !at_once {
                 call.waited();
             }
