@@ -332,6 +332,15 @@ pub mod sys {
         };
         (n >= 0).then_some(n)
     }
+    /// Whether there is something to read, or to accept, now.
+    pub fn has_more(fd: Fd) -> bool {
+        let mut asked = libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        unsafe { libc::poll(&mut asked, 1, 0) != 0 }
+    }
     pub fn nodelay(fd: Fd) {
         let one: libc::c_int = 1;
         unsafe {
